@@ -1,0 +1,1 @@
+"""Pixels and geometry: what one frame shows, how frames connect. No torch, no Kafka."""

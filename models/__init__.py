@@ -1,0 +1,1 @@
+"""What is learned: networks, their simulated training data, training and evaluation."""

@@ -1,0 +1,1 @@
+"""How good it is: tables of detections against tables of truth."""

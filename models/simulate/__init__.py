@@ -1,0 +1,1 @@
+"""Simulated skies, instruments and impostors: seeded, for training, tests and the demo."""

@@ -1,0 +1,1 @@
+"""The world outside: Kafka, files, clocks, settings, metrics, commands."""

@@ -1,0 +1,1 @@
+"""Avro schemas of the alerts: MAJOR/MINOR/*.avsc (package data)."""
