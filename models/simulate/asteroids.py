@@ -115,9 +115,9 @@ def _add_point(
         shift_x, shift_y = qx // o - 1, qy // o - 1
         phase = phases[qy % o, qx % o]
         i_from = max(-min(reach, radius), -(cx - shift_x))
-        i_to = min(min(reach, radius), width - 1 - (cx - shift_x))
+        i_to = min(reach, radius, width - 1 - (cx - shift_x))
         j_from = max(-min(reach, radius), -(cy - shift_y))
-        j_to = min(min(reach, radius), height - 1 - (cy - shift_y))
+        j_to = min(reach, radius, height - 1 - (cy - shift_y))
         for j in range(j_from, j_to + 1):
             row = image[cy - shift_y + j]
             values = phase[radius + j]

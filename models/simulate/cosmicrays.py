@@ -54,8 +54,8 @@ def add_cosmic_rays(image: NDArray[np.float32], count: float, seed: int, *, rays
     mix = Rays() if rays is None else rays
     _add_cosmic_rays(
         image,
+        np.random.default_rng(seed),
         float(count),
-        seed,
         mix.median_length_px,
         mix.electrons_per_px,
         mix.spread,
@@ -69,8 +69,8 @@ def add_cosmic_rays(image: NDArray[np.float32], count: float, seed: int, *, rays
 @njit(cache=True, nogil=True)
 def _add_cosmic_rays(
     image: NDArray[np.float32],
+    rng: np.random.Generator,
     count: float,
-    seed: int,
     median_length: float,
     electrons_per_px: float,
     spread: float,
@@ -79,31 +79,37 @@ def _add_cosmic_rays(
     fixed_share: float,
     diffusion: float,
 ) -> None:
-    np.random.seed(seed)
     height, width = image.shape
     grown = count * (height + 2 * RIM_PX) * (width + 2 * RIM_PX) / (height * width)
-    for _ in range(np.random.poisson(grown)):
-        x = np.random.uniform(-RIM_PX - 0.5, width + RIM_PX - 0.5)
-        y = np.random.uniform(-RIM_PX - 0.5, height + RIM_PX - 0.5)
-        angle = np.random.uniform(0.0, 2.0 * pi)
-        charge_px = electrons_per_px * exp(spread * np.random.normal())
-        kind = np.random.random()
+    for _ in range(rng.poisson(grown)):
+        x = rng.uniform(-RIM_PX - 0.5, width + RIM_PX - 0.5)
+        y = rng.uniform(-RIM_PX - 0.5, height + RIM_PX - 0.5)
+        angle = rng.uniform(0.0, 2.0 * pi)
+        charge_px = electrons_per_px * exp(spread * rng.standard_normal())
+        kind = rng.random()
         if kind < worm_share:
-            _add_worm(image, x, y, angle, charge_px, median_length, diffusion)
+            _add_worm(image, rng, x, y, angle, charge_px, median_length, diffusion)
         elif kind < worm_share + hit_share:
-            _add_straight(image, x, y, angle, 0.7 * np.random.random(), charge_px, diffusion)
+            _add_straight(image, rng, x, y, angle, 0.7 * rng.random(), charge_px, diffusion)
         else:
             # An isotropic flux crosses a slab of thickness d at tan(theta) = l / d: P(< l) = l^2 / (l^2 + d^2).
-            u = np.random.random()
+            u = rng.random()
             length = min(LONGEST_PX, median_length * sqrt(u / (1.0 - u + 1e-12)))
-            if np.random.random() < fixed_share:
+            if rng.random() < fixed_share:
                 charge_px *= median_length / max(length, 1.0)
-            _add_straight(image, x, y, angle, length, charge_px, diffusion)
+            _add_straight(image, rng, x, y, angle, length, charge_px, diffusion)
 
 
 @njit(cache=True, nogil=True)
 def _add_straight(
-    image: NDArray[np.float32], x: float, y: float, angle: float, length: float, charge_px: float, diffusion: float
+    image: NDArray[np.float32],
+    rng: np.random.Generator,
+    x: float,
+    y: float,
+    angle: float,
+    length: float,
+    charge_px: float,
+    diffusion: float,
 ) -> None:
     """A straight track about (x, y), its energy loss jumping along it, its charge cloud widest at the far side."""
     n = max(1, ceil(length * DEPOSITS_PER_PX))
@@ -112,7 +118,7 @@ def _add_straight(
     loss = 1.0
     for m in range(n):
         if m % int(DEPOSITS_PER_PX) == 0:
-            loss = _energy_loss()
+            loss = _energy_loss(rng)
         t = (m + 0.5) / n
         s = (t - 0.5) * length
         _deposit(image, x + s * dx, y + s * dy, per_deposit * loss, diffusion * sqrt(t))
@@ -121,6 +127,7 @@ def _add_straight(
 @njit(cache=True, nogil=True)
 def _add_worm(
     image: NDArray[np.float32],
+    rng: np.random.Generator,
     x: float,
     y: float,
     angle: float,
@@ -129,22 +136,22 @@ def _add_worm(
     diffusion: float,
 ) -> None:
     """A slow electron: it scatters ever more as it loses energy, and leaves most of its charge at the end."""
-    length = median_length * exp(0.7 * np.random.normal())
+    length = median_length * exp(0.7 * rng.standard_normal())
     n = max(2, ceil(min(length, 200.0) * DEPOSITS_PER_PX))
     per_deposit = charge_px / DEPOSITS_PER_PX
-    bend = np.random.uniform(0.05, 0.35)
+    bend = rng.uniform(0.05, 0.35)
     for m in range(n):
         left = 1.0 - m / n
-        angle += bend * np.random.normal() / sqrt(left + 0.02)
+        angle += bend * rng.standard_normal() / sqrt(left + 0.02)
         x += cos(angle) / DEPOSITS_PER_PX
         y += sin(angle) / DEPOSITS_PER_PX
         _deposit(image, x, y, per_deposit / (left + 0.15), diffusion)
 
 
 @njit(cache=True, nogil=True)
-def _energy_loss() -> float:
+def _energy_loss(rng: np.random.Generator) -> float:
     """A Landau-like factor of mean near 1 (Moyal's form): mostly 0.8, sometimes several."""
-    z = np.random.normal()
+    z = rng.standard_normal()
     moyal = -log(max(z * z, 1e-4))  # the negative logarithm of a chi-squared of one degree is Moyal-distributed
     return max(0.3, 0.75 + 0.2 * moyal)
 
