@@ -1,23 +1,63 @@
-"""The whole science of one frame on one screen: Frame + networks (callables) -> Findings."""
+"""The whole science of one frame on one screen: Frame + networks (callables) -> Findings.
+
+defects -> sky -> PSF -> whitened frame -> proposals at three scales -> merged -> fitted -> scored -> on the sky. Each
+step is a function of its own module; this one only says in which order. It fails on nothing that a frame can hold: what
+cannot be read never gets here (``BadFrame``), and what cannot be measured is null and flagged.
+"""
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
+
+from detector.astrometry import on_the_sky
+from detector.defects import find_defects
+from detector.fitting import fit_lines
+from detector.merging import Proposals, concatenated, first_rows, merge
+from detector.psf import measure_psf
+from detector.sky import binned, measure_sky, whiten
+from detector.streaks import MAX_STREAKS_PER_FRAME, Findings, StreakFlag, empty
+from detector.tiling import Tiling, pad, strips, unpadded
+
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
-    from detector.frame import Frame
-    from detector.streaks import Findings
+    from detector.fitting import Fits
+    from detector.frame import Frame, FrameHeader
+    from detector.psf import Psf
+    from detector.sky import Sky
+
+# The frame is searched as it is and binned 2 x 2 and 4 x 4: a window of 96 px then spans 384.
+SCALES = (1, 2, 4)
+# Rows of windows in one strip: 32 rows of a 4096 px frame are 1.4 Mpx.
+STRIP_ROWS = 32
+# Windows below this are not looked at again: a thousandth of the odds of an even chance.
+FLOOR_LOGIT = -7.0
+MAX_WINDOWS_PER_FRAME = 60_000
+# An end whose continuation by this much is outside or masked may go on there.
+EDGE_PX = 10.0
+# Where neither the stars nor the profile say how wide the PSF is.
+DEFAULT_FWHM_PX = 2.5
+# How far the network's ends may be off, in pixels of its scale.
+ENDS_UNCERTAINTY_PX = 1.5
 
 
 class StreakNetwork(Protocol):
     """The proposal network, evaluated densely on a strip of the padded, sky-sigma frame."""
 
-    window: int
-    step: int
+    @property
+    def window(self) -> int:
+        """The window's side, px."""
+
+    @property
+    def step(self) -> int:
+        """Pixels from one window to the next."""
 
     def __call__(self, strip: NDArray[np.float32], fwhm_px: float) -> NDArray[np.float32]:
         """Give ``[rows, cols, 5]``: logit, x0, y0, x1, y1 (pixels, from the window's first pixel) of each window.
@@ -25,15 +65,251 @@ class StreakNetwork(Protocol):
         ``strip`` is ``[window + step * (rows - 1), window + step * (cols - 1)]``; masked pixels are NaN.
         """
 
+    def score(self, logit: NDArray[np.float64], expected_per_frame: float) -> NDArray[np.float64]:
+        """Give the calibrated probability of logits ``[n]`` where so many streaks are expected in a frame."""
+
 
 @dataclass(frozen=True)
 class Search:
-    """How deep to look. ``threshold`` is the lowest score published; 0 gives every proposal."""
+    """How deep to look.
+
+    ``threshold`` is the lowest score published; 0 gives every proposal, at most 20,000. Above ``many_streaks`` a frame
+    is flagged and only so many, the best, are given (unless the threshold is 0). ``expected_streaks_per_frame``: None
+    takes the survey's.
+    """
 
     threshold: float = 0.5
     many_streaks: int = 500
+    expected_streaks_per_frame: float | None = None
+
+
+class Stopwatch:
+    """Seconds by stage: call it with a stage's name when the stage is done."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def __call__(self, stage: str) -> None:
+        """Credit the time since the last call to ``stage``."""
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
+        self._last = now
 
 
 def examine(frame: Frame, network: StreakNetwork, search: Search) -> Findings:
-    """Give what one frame shows."""
-    raise NotImplementedError
+    """Give what one frame shows; streaks best first."""
+    done = Stopwatch()
+    dropped: Counter[str] = Counter()
+    flags = list(frame.header.flags)
+    tiling = Tiling(network.window, network.step)
+    mask = find_defects(frame.pixels, frame.mask, saturation_e=frame.header.saturation_e)
+    done("defects")
+    sky = measure_sky(frame.pixels, mask)
+    padded = whiten(frame.pixels, mask, sky, window=tiling.window, step=tiling.step)
+    done("sky")
+    psf = measure_psf(frame.pixels, mask, sky, fallback_fwhm_px=profile_fwhm_px(frame.header))
+    if psf.n_stars == 0:
+        flags.append("psf-from-profile")
+    done("psf")
+    proposals = propose(padded, frame.header.shape, network, psf.fwhm_px)
+    done("network")
+    merged = merge(proposals, fwhm_px=psf.fwhm_px)
+    dropped["same-streak"] += len(proposals) - len(merged)
+    done("merging")
+    expected = search.expected_streaks_per_frame or frame.header.survey.expected_streaks_per_frame
+    score = network.score(merged.logit, expected)
+    wanted, reasons = chosen(score, search)
+    dropped.update(reasons)
+    if reasons["many-streaks"]:
+        flags.append("many-streaks")
+    merged, score = merged.take(wanted), score[wanted]
+    noise_e = noise_at(sky, merged.ends, frame.header.shape)
+    uncertainty = ENDS_UNCERTAINTY_PX * merged.scale
+    fits = fit_lines(padded, tiling.margin, merged.ends, uncertainty, noise_e, psf)
+    once = distinct(fits, score)
+    dropped["same-fit"] += int((~once).sum())
+    done("fit")
+    streaks = tabulated(fits, merged, score, noise_e, frame.header, mask, psf)[once]
+    streaks = on_the_sky(streaks, fits.covariance[once][:, :4, :4], frame.header)
+    done("astrometry")
+    return Findings(
+        header=frame.header,
+        streaks=streaks,
+        background_e=float(np.median(sky.background)),
+        noise_e=float(np.median(sky.noise)),
+        psf_fwhm_px=psf.fwhm_px,
+        dropped={reason: count for reason, count in dropped.items() if count},
+        seconds=done.seconds,
+        flags=tuple(flags),
+    )
+
+
+def profile_fwhm_px(header: FrameHeader) -> float:
+    """The PSF's width in pixels as the survey's profile has it, or a plain guess."""
+    scale = header.pixel_scale_arcsec or header.survey.pixel_scale_arcsec
+    if header.survey.psf_fwhm_arcsec and scale:
+        return header.survey.psf_fwhm_arcsec / scale
+    return DEFAULT_FWHM_PX
+
+
+def propose(
+    padded: NDArray[np.float32],
+    shape: tuple[int, int],
+    network: StreakNetwork,
+    fwhm_px: float,
+) -> Proposals:
+    """Every window above the floor, of all scales, in frame pixels; the best ``MAX_WINDOWS_PER_FRAME``."""
+    tiling = Tiling(network.window, network.step)
+    tables = []
+    for scale in SCALES:
+        if scale > 1:
+            smaller = binned(unpadded(padded, shape, tiling))
+            shape = (smaller.shape[0], smaller.shape[1])
+            if min(shape) < tiling.step:
+                break
+            padded = pad(smaller, tiling)
+        tables += list(propose_at_scale(padded, tiling, network, fwhm_px, scale))
+    found = concatenated(tables)
+    if len(found) > MAX_WINDOWS_PER_FRAME:
+        found = found.take(np.argpartition(-found.logit, MAX_WINDOWS_PER_FRAME)[:MAX_WINDOWS_PER_FRAME])
+    return found
+
+
+def propose_at_scale(
+    padded: NDArray[np.float32],
+    tiling: Tiling,
+    network: StreakNetwork,
+    fwhm_px: float,
+    scale: int,
+) -> Iterator[Proposals]:
+    """The windows above the floor, strip by strip, of a frame binned ``scale`` x ``scale``."""
+    for first_row, strip in strips(padded, tiling, STRIP_ROWS):
+        output = network(strip, fwhm_px / scale)
+        rows, cols = np.nonzero(output[..., 0] > FLOOR_LOGIT)
+        ends = output[rows, cols, 1:].astype(np.float64)
+        # Window pixels -> pixels of the binned frame -> pixels of the frame: a binned pixel's centre lies between.
+        ends[:, [0, 2]] += (tiling.step * cols - tiling.margin)[:, None]
+        ends[:, [1, 3]] += (tiling.step * (first_row + rows) - tiling.margin)[:, None]
+        ends = ends * scale + 0.5 * (scale - 1)
+        count = len(rows)
+        yield Proposals(
+            ends,
+            output[rows, cols, 0].astype(np.float64),
+            np.full(count, float(scale)),
+            np.ones(count, np.int64),
+        )
+
+
+def chosen(score: NDArray[np.float64], search: Search) -> tuple[NDArray[np.intp], Counter[str]]:
+    """Rows to publish (``score`` falls), and what is dropped by reason."""
+    above = int((score >= search.threshold).sum())
+    most = MAX_STREAKS_PER_FRAME if search.threshold <= 0 else min(search.many_streaks, MAX_STREAKS_PER_FRAME)
+    kept = min(above, most)
+    return np.arange(kept), Counter({"below-threshold": len(score) - above, "many-streaks": above - kept})
+
+
+def noise_at(sky: Sky, ends: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float64]:
+    """The sky's sigma (electrons) of the box in which each mid-point lies."""
+    rows, cols = sky.noise.shape
+    y = 0.5 * (ends[:, 1] + ends[:, 3]) * rows / shape[0]
+    x = 0.5 * (ends[:, 0] + ends[:, 2]) * cols / shape[1]
+    values: NDArray[np.float64] = sky.noise[
+        np.clip(y.astype(np.int64), 0, rows - 1),
+        np.clip(x.astype(np.int64), 0, cols - 1),
+    ].astype(np.float64)
+    return values
+
+
+def distinct(fits: Fits, score: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """False for rows that the fit moved onto a better row: proposals that were two and are one."""
+    once = np.zeros(len(score), np.bool_)
+    once[first_rows(Proposals(fits.ends, score, np.full(len(score), 0.5), np.ones(len(score), np.int64)))] = True
+    return once
+
+
+def tabulated(
+    fits: Fits,
+    proposals: Proposals,
+    score: NDArray[np.float64],
+    noise_e: NDArray[np.float64],
+    header: FrameHeader,
+    mask: NDArray[np.uint8],
+    psf: Psf,
+) -> NDArray[np.void]:
+    """The table of streaks without the sky: pixels, flux, shape, flags."""
+    rows = empty(len(score))
+    swap = fits.ends[:, 0] > fits.ends[:, 2]
+    ends = np.where(swap[:, None], fits.ends[:, [2, 3, 0, 1]], fits.ends)
+    errors = np.sqrt(np.einsum("nii->ni", fits.covariance))
+    errors = np.where(swap[:, None], errors[:, [2, 3, 0, 1, 4]], errors)
+    for k, name in enumerate(("x0", "y0", "x1", "y1")):
+        rows[name] = ends[:, k]
+        rows[f"{name}_err"] = errors[:, k]
+    dx, dy = ends[:, 2] - ends[:, 0], ends[:, 3] - ends[:, 1]
+    length = np.hypot(dx, dy)
+    rows["score"] = score
+    rows["snr"] = fits.snr
+    rows["flux"] = fits.flux * noise_e
+    rows["flux_err"] = errors[:, 4] * noise_e
+    if header.zero_point is not None and header.exposure_s:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            rows["mag"] = header.zero_point - 2.5 * np.log10(rows["flux"] / header.exposure_s)
+            rows["mag_err"] = 2.5 / np.log(10.0) * rows["flux_err"] / rows["flux"]
+    rows["chi2"] = fits.chi2
+    rows["length_px"] = length
+    rows["angle_deg"] = np.degrees(np.arctan2(dy, dx)) % 180.0
+    rows["length_px_err"], across = length_and_turn_errors(fits)
+    rows["angle_deg_err"] = np.degrees(across)
+    rows["flags"] = flagged(ends, length, fits, proposals, mask, psf)
+    return rows
+
+
+def length_and_turn_errors(fits: Fits) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """One sigma of the length (px) and of the direction (radians), from the ends' covariance."""
+    along = fits.ends[:, 2:] - fits.ends[:, :2]
+    length = np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-6)
+    unit = along / length[:, None]
+    for_length = np.concatenate([-unit, unit], axis=1)
+    normal = np.stack([-unit[:, 1], unit[:, 0]], axis=1) / length[:, None]
+    for_turn = np.concatenate([-normal, normal], axis=1)
+    ends = fits.covariance[:, :4, :4]
+    return (
+        np.sqrt(np.einsum("ni,nij,nj->n", for_length, ends, for_length)),
+        np.sqrt(np.einsum("ni,nij,nj->n", for_turn, ends, for_turn)),
+    )
+
+
+def flagged(
+    ends: NDArray[np.float64],
+    length: NDArray[np.float64],
+    fits: Fits,
+    proposals: Proposals,
+    mask: NDArray[np.uint8],
+    psf: Psf,
+) -> NDArray[np.uint32]:
+    """The flags of each row."""
+    unit = (ends[:, 2:] - ends[:, :2]) / np.maximum(length, 1e-6)[:, None]
+    first = unusable(ends[:, :2] - EDGE_PX * unit, mask)
+    last = unusable(ends[:, 2:] + EDGE_PX * unit, mask)
+    flags = np.zeros(len(ends), np.uint32)
+    for condition, flag in (
+        (first | last, StreakFlag.EDGE),
+        (first & last, StreakFlag.CROSSES),
+        (length > 96.0 * proposals.scale, StreakFlag.JOINED),
+        (fits.masked > 0.25, StreakFlag.MASKED),
+        (~fits.good, StreakFlag.NO_FIT),
+        (length < psf.fwhm_px, StreakFlag.SHORT),
+        (np.full(len(ends), psf.n_stars == 0), StreakFlag.PSF_FROM_PROFILE),
+    ):
+        flags[condition] |= np.uint32(flag)
+    return flags
+
+
+def unusable(xy: NDArray[np.float64], mask: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Whether positions ``[n, 2]`` are outside the frame or masked."""
+    height, width = mask.shape
+    x, y = np.round(xy[:, 0]).astype(np.int64), np.round(xy[:, 1]).astype(np.int64)
+    inside = (x >= 0) & (y >= 0) & (x < width) & (y < height)
+    masked = mask[np.clip(y, 0, height - 1), np.clip(x, 0, width - 1)] != 0
+    return ~inside | masked

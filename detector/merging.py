@@ -1,0 +1,183 @@
+"""One streak seen by many windows becomes one row; pieces of a long one are joined.
+
+The geometric rule: beginning with the best proposal, whatever lies on its line and touches it belongs to it, and what
+sticks out makes it longer, so that a trail which crosses the frame grows window by window and its line corrects itself
+on the way. What a better streak has taken is not offered again. The rule fails where two streaks of one direction lie
+end to end: they come as one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numba import njit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Candidates are looked up in square bins of this side; it must not be smaller than half a window at scale 1.
+BIN_PX = 64
+# How far an end may lie off a line that it belongs to: the network's own error is 2 px at its scale near the limit.
+ACROSS_PX = 2.5
+# A member that sticks out makes the streak longer only if it is about as certain as the best one (in logits).
+EXTENSION_LOGITS = 6.0
+# Shorter than this a streak has no direction that could be compared.
+DIRECTED_PX = 8.0
+MAX_ANGLE_RAD = math.radians(25.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Proposals:
+    """What the network said, one row a window above the floor.
+
+    ``ends`` ``[n, 4]`` x0, y0, x1, y1 in frame pixels; ``logit`` ``[n]``; ``scale`` ``[n]`` the binning (1, 2, 4) of the
+    frame it was seen in; ``members`` ``[n]`` how many windows made it (1 before merging).
+    """
+
+    ends: NDArray[np.float64]
+    logit: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    members: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(self.logit)
+
+    def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Proposals:
+        """The same table with these rows only."""
+        return Proposals(self.ends[rows], self.logit[rows], self.scale[rows], self.members[rows])
+
+
+def concatenated(tables: list[Proposals]) -> Proposals:
+    """Several tables as one."""
+    return Proposals(
+        np.concatenate([table.ends for table in tables]),
+        np.concatenate([table.logit for table in tables]),
+        np.concatenate([table.scale for table in tables]),
+        np.concatenate([table.members for table in tables]),
+    )
+
+
+def merge(proposals: Proposals, *, fwhm_px: float = 2.0) -> Proposals:
+    """Give one row a streak, best first: ends from the windows that saw them, the logit of the best window."""
+    if len(proposals) == 0:
+        return proposals
+    order = np.argsort(-proposals.logit, kind="stable")
+    sorted_proposals = proposals.take(order)
+    cluster, ends = grow(sorted_proposals.ends, sorted_proposals.logit, sorted_proposals.scale, 0.5 * fwhm_px)
+    first = np.unique(cluster, return_index=True)[1]
+    members = np.bincount(cluster)
+    return Proposals(ends, sorted_proposals.logit[first], sorted_proposals.scale[first], members)
+
+
+def first_rows(proposals: Proposals) -> NDArray[np.intp]:
+    """The row of the best proposal of each streak; ``proposals`` come best first."""
+    if len(proposals) == 0:
+        return np.zeros(0, np.intp)
+    cluster, _ = grow(proposals.ends, proposals.logit, proposals.scale, 0.0)
+    return np.asarray(np.unique(cluster, return_index=True)[1])
+
+
+@njit(cache=True)
+def belongs(line, ends, across, gap) -> bool:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    """Whether two segments lie on one line and touch: the longer is the line, the shorter is measured against it."""
+    a = line
+    b = ends
+    if math.hypot(a[2] - a[0], a[3] - a[1]) < math.hypot(b[2] - b[0], b[3] - b[1]):
+        a, b = b, a
+    la = math.hypot(a[2] - a[0], a[3] - a[1])
+    lb = math.hypot(b[2] - b[0], b[3] - b[1])
+    mx, my = 0.5 * (b[0] + b[2]), 0.5 * (b[1] + b[3])
+    if la < DIRECTED_PX:
+        return math.hypot(mx - 0.5 * (a[0] + a[2]), my - 0.5 * (a[1] + a[3])) <= across + 0.5 * (la + lb) * 0.5
+    ux, uy = (a[2] - a[0]) / la, (a[3] - a[1]) / la
+    t0 = (b[0] - a[0]) * ux + (b[1] - a[1]) * uy
+    t1 = (b[2] - a[0]) * ux + (b[3] - a[1]) * uy
+    if max(t0, t1) < -gap or min(t0, t1) > la + gap:
+        return False
+    if abs((my - a[1]) * ux - (mx - a[0]) * uy) > across:
+        return False
+    if lb < DIRECTED_PX:
+        return True
+    turn = abs((b[2] - b[0]) * uy - (b[3] - b[1]) * ux) / lb
+    return turn <= math.sin(MAX_ANGLE_RAD) and turn * lb <= 2.0 * across + 0.1 * lb
+
+
+@njit(cache=True)
+def extended(line, ends, least) -> bool:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    """Make ``line`` longer by what of ``ends`` sticks out by more than ``least``; True if it changed."""
+    length = math.hypot(line[2] - line[0], line[3] - line[1])
+    if length < 1e-9:
+        return False
+    ux, uy = (line[2] - line[0]) / length, (line[3] - line[1]) / length
+    changed = False
+    low, high = 0.0, length
+    x0, y0, x1, y1 = line[0], line[1], line[2], line[3]
+    for k in range(2):
+        x, y = ends[2 * k], ends[2 * k + 1]
+        t = (x - line[0]) * ux + (y - line[1]) * uy
+        if t < low - least:
+            low = t
+            x0, y0 = x, y
+            changed = True
+        elif t > high + least:
+            high = t
+            x1, y1 = x, y
+            changed = True
+    line[0], line[1], line[2], line[3] = x0, y0, x1, y1
+    return changed
+
+
+@njit(cache=True)
+def grow(ends, logit, scale, extra):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Cluster number of each row (rows sorted by logit, best first) and the ends of each cluster."""
+    n = len(logit)
+    middle = np.empty((n, 2), np.int64)
+    for i in range(n):
+        middle[i, 0] = int(math.floor(0.5 * (ends[i, 0] + ends[i, 2]) / BIN_PX))
+        middle[i, 1] = int(math.floor(0.5 * (ends[i, 1] + ends[i, 3]) / BIN_PX))
+    left, top = middle[:, 0].min(), middle[:, 1].min()
+    columns = middle[:, 0].max() - left + 1
+    rows = middle[:, 1].max() - top + 1
+    # Rows of the table by bin: a linked list each.
+    head = np.full(rows * columns, -1, np.int64)
+    following = np.full(n, -1, np.int64)
+    for i in range(n - 1, -1, -1):
+        b = (middle[i, 1] - top) * columns + middle[i, 0] - left
+        following[i] = head[b]
+        head[b] = i
+    cluster = np.full(n, -1, np.int64)
+    lines = np.empty((n, 4))
+    queue = np.empty(n, np.int64)
+    count = 0
+    for seed in range(n):
+        if cluster[seed] >= 0:
+            continue
+        line = lines[count]
+        line[:] = ends[seed]
+        cluster[seed] = count
+        queue[0] = seed
+        begin, end = 0, 1
+        while begin < end:
+            member = queue[begin]
+            begin += 1
+            reach = int(math.ceil(0.75 * scale[member])) + (1 if scale[member] < 2 else 0)
+            for by in range(max(middle[member, 1] - reach, top), min(middle[member, 1] + reach, top + rows - 1) + 1):
+                for bx in range(max(middle[member, 0] - reach, left), min(middle[member, 0] + reach, left + columns - 1) + 1):
+                    i = head[(by - top) * columns + bx - left]
+                    while i >= 0:
+                        if cluster[i] < 0:
+                            s = max(scale[i], scale[seed])
+                            across = ACROSS_PX * s + extra
+                            if belongs(line, ends[i], across, 4.0 * s):
+                                cluster[i] = count
+                                if logit[i] > logit[seed] - EXTENSION_LOGITS:
+                                    extended(line, ends[i], 2.0 * s)
+                                    queue[end] = i
+                                    end += 1
+                        i = following[i]
+        count += 1
+    return cluster, lines[:count].copy()

@@ -1,0 +1,87 @@
+"""Networks as plain functions: numpy in, numpy out; device, precision and batches stay in here.
+
+The only place that knows ``inference_mode`` and ``eval``. At night it fails by running out of GPU memory: the strip is
+the unit of work and its size is bounded by the caller, so that means another process holds the card.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from models.networks.streaknet import StreakNet, StreakNetShape
+from models.weights import BadWeights, load
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from models.weights import Weights
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` is CUDA where there is a device, else the CPU; any other name is torch's."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+@dataclass(frozen=True, eq=False)
+class StreakPredictor:
+    """A trained StreakNet on a device: satisfies ``detector.examine.StreakNetwork``."""
+
+    network: StreakNet
+    device: torch.device
+    precision: torch.dtype
+    weights: Weights
+
+    @property
+    def window(self) -> int:
+        """The window's side in pixels."""
+        return self.network.shape.window
+
+    @property
+    def step(self) -> int:
+        """Pixels from one window to the next."""
+        return self.network.shape.step
+
+    def __call__(self, strip: NDArray[np.float32], fwhm_px: float) -> NDArray[np.float32]:
+        """Give ``[rows, cols, 5]`` of the windows of a strip ``[h, w]``: logit, x0, y0, x1, y1."""
+        pixels = torch.from_numpy(strip)[None].to(self.device)  # 1 h w
+        width = torch.tensor([fwhm_px], dtype=torch.float32, device=self.device)
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32),
+        ):
+            out: Tensor = self.network(pixels, width)
+        result: NDArray[np.float32] = out[0].permute(1, 2, 0).cpu().numpy()
+        return result
+
+
+    def score(self, logit: NDArray[np.float64], expected_per_frame: float) -> NDArray[np.float64]:
+        """Give the probability of logits ``[n]`` by the weights' calibration, moved to the expected density.
+
+        Odds of true against false go with the number of true ones: a shift of the logit (Saerens et al. 2002).
+        """
+        slope, intercept, density = (float(self.weights.facts["calibration"][key]) for key in ("slope", "intercept", "density"))
+        return np.asarray(1.0 / (1.0 + np.exp(-(slope * logit + intercept + math.log(expected_per_frame / density)))))
+
+
+def load_streak_network(name: str = "streaknet", device: str = "auto") -> StreakPredictor:
+    """Give the named StreakNet, ready to run: half precision on CUDA, float32 on the CPU.
+
+    Errors: ``BadWeights`` where the weights are absent, changed, or another network's.
+    """
+    weights = load(name)
+    if weights.facts.get("network") != "streaknet":
+        raise BadWeights(f"{name!r} holds a {weights.facts.get('network')!r}, not a streaknet")
+    shape = weights.facts["shape"]
+    network = StreakNet(StreakNetShape(shape["window"], shape["step"], tuple(shape["channels"])))
+    network.load_state_dict(dict(weights.tensors))
+    where = choose_device(device)
+    network = network.to(where, memory_format=torch.channels_last).eval()
+    return StreakPredictor(network, where, torch.float16 if where.type == "cuda" else torch.float32, weights)

@@ -1,0 +1,100 @@
+"""The recipes by name: what ``needlestream train NAME`` runs, each with its seed and settings recorded in the weights."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from rich.progress import track
+
+from models.networks.streaknet import StreakNet
+from models.predictor import choose_device
+from models.training.fit import Outcome, Run, fit
+from models.training.scenes import EVALUATION_SEEDS, Bank, make_bank
+from models.training.streaknet import StreakValidation, streak_batch_loss, streak_batches
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+# The skies that one set of weights learns from: half of them Euclid's, a third anything at all.
+KINDS = {
+    "all": (("euclid-vis", 0.5), ("kids-omegacam", 0.1), ("subaru-hsc", 0.1), ("generic", 0.3)),
+    "euclid-vis": (("euclid-vis", 0.9), ("generic", 0.1)),
+    "kids-omegacam": (("kids-omegacam", 0.9), ("generic", 0.1)),
+    "subaru-hsc": (("subaru-hsc", 0.9), ("generic", 0.1)),
+}
+VALIDATION_SCENES = 36
+
+
+class BadRecipe(Exception):  # noqa: N818 - named like BadFrame
+    """What was asked of ``train`` cannot be done; the text says what to give instead."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What a recipe needs to know. ``survey`` is a key of ``KINDS``; ``folder`` holds the bank and the run."""
+
+    folder: Path
+    survey: str = "all"
+    seed: int = 1
+    steps: int = 20_000
+    minutes: float = 55.0
+    scenes: int = 400
+    workers: int = 1
+    device: str = "auto"
+    resume: bool = False
+
+
+def train_streaknet(training: Training) -> Outcome:
+    """Train StreakNet; the best weights so far lie in ``folder/best.safetensors``."""
+    kinds = KINDS[training.survey]
+    folder = training.folder / "bank"
+    bank = Bank(folder, training.seed, training.scenes, kinds)
+    validation = Bank(folder, training.seed + 1, VALIDATION_SCENES, kinds)
+    for each, what in ((bank, "skies"), (validation, "skies for validation")):
+        for _ in track(make_bank(each, os.cpu_count() or 1), f"drawing {what}", total=each.count):
+            pass
+    torch.manual_seed(training.seed)
+    device = choose_device(training.device)
+    network = StreakNet().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    run = Run(
+        training.folder,
+        training.steps,
+        minutes=training.minutes,
+        device=device,
+        resume=training.resume,
+    )
+    # A resumed run draws new exposures: the old ones are not repeated.
+    checkpoint = training.folder / "last.pt"
+    round_ = int(torch.load(checkpoint, weights_only=True)["step"]) if training.resume and checkpoint.exists() else 0
+    facts = {
+        "network": "streaknet",
+        "shape": {
+            "window": network.shape.window,
+            "step": network.shape.step,
+            "channels": list(network.shape.channels),
+        },
+        "recipe": {"survey": training.survey, "seed": training.seed, "steps": training.steps, "scenes": training.scenes},
+    }
+    batches = streak_batches(bank, training.seed, round_, training.workers)
+    return fit(network, batches, streak_batch_loss, StreakValidation(validation, training.seed + 1), run, facts)
+
+
+RECIPES: Mapping[str, Callable[[Training], Outcome]] = {"streaknet": train_streaknet}
+
+
+def train(name: str, training: Training) -> Outcome:
+    """Run the recipe ``name``.
+
+    Errors: ``BadRecipe`` for a name, a survey or a seed that is not to be trained with.
+    """
+    if name not in RECIPES:
+        raise BadRecipe(f"no network named {name!r}: there are {', '.join(sorted(RECIPES))}")
+    if training.survey not in KINDS:
+        raise BadRecipe(f"no survey named {training.survey!r} to train for: there are {', '.join(sorted(KINDS))}")
+    if not 0 <= training.seed < EVALUATION_SEEDS - 1:
+        raise BadRecipe(f"seed {training.seed}: seeds from {EVALUATION_SEEDS} up belong to evaluation; give a lower one")
+    return RECIPES[name](training)
