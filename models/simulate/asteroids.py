@@ -98,9 +98,7 @@ def _add_point(
     image: NDArray[np.float32], x: float, y: float, flux: float, phases: NDArray[np.float32], reach: int
 ) -> None:
     """A point source, the kernel interpolated bilinearly between its samples."""
-    height, width = image.shape
     o = phases.shape[0]
-    radius = phases.shape[2] // 2
     cx, cy = floor(x), floor(y)
     # The pixel (cx, cy) lies (cx - x) from the source, between -1 and 0: in samples from a full pixel to the left.
     sx, sy = (cx - x + 1.0) * o, (cy - y + 1.0) * o
@@ -109,17 +107,33 @@ def _add_point(
     for corner in range(4):
         qx, qy = px + corner % 2, py + corner // 2
         weight = flux * (fx if corner % 2 else 1.0 - fx) * (fy if corner // 2 else 1.0 - fy)
-        if weight == 0.0:
-            continue
-        # Sample q of the pixel at (cx + i) is its offset i - 1 + q / o: whole pixels, and a phase.
-        shift_x, shift_y = qx // o - 1, qy // o - 1
-        phase = phases[qy % o, qx % o]
-        i_from = max(-min(reach, radius), -(cx - shift_x))
-        i_to = min(reach, radius, width - 1 - (cx - shift_x))
-        j_from = max(-min(reach, radius), -(cy - shift_y))
-        j_to = min(reach, radius, height - 1 - (cy - shift_y))
-        for j in range(j_from, j_to + 1):
-            row = image[cy - shift_y + j]
-            values = phase[radius + j]
-            for i in range(i_from, i_to + 1):
-                row[cx - shift_x + i] += np.float32(weight * values[radius + i])
+        if weight != 0.0:
+            # Sample q of the pixel cx + i is at i - 1 + q / o from the source: whole pixels, and a phase.
+            _add_stamp(image, cx + 1 - qx // o, cy + 1 - qy // o, weight, phases[qy % o, qx % o], reach)
+
+
+@njit(cache=True, nogil=True)
+def add_nearest(
+    image: NDArray[np.float32], x: float, y: float, flux: float, phases: NDArray[np.float32], reach: int
+) -> None:
+    """A point source moved to the nearest sample of the kernel: for sources of which many make up a smooth one."""
+    o = phases.shape[0]
+    cx, cy = floor(x), floor(y)
+    qx, qy = floor((cx - x + 1.0) * o + 0.5), floor((cy - y + 1.0) * o + 0.5)
+    _add_stamp(image, cx + 1 - qx // o, cy + 1 - qy // o, flux, phases[qy % o, qx % o], reach)
+
+
+@njit(cache=True, nogil=True)
+def _add_stamp(image: NDArray[np.float32], x: int, y: int, flux: float, stamp: NDArray[np.float32], reach: int) -> None:
+    """The ``stamp`` times ``flux`` about the pixel (x, y), out to ``reach`` pixels and within the image."""
+    height, width = image.shape
+    radius = stamp.shape[0] // 2
+    reach = min(reach, radius)
+    i_from, i_to = max(-reach, -x), min(reach, width - 1 - x)
+    j_from, j_to = max(-reach, -y), min(reach, height - 1 - y)
+    scale = np.float32(flux)
+    for j in range(j_from, j_to + 1):
+        row = image[y + j]
+        values = stamp[radius + j]
+        for i in range(i_from, i_to + 1):
+            row[x + i] += scale * values[radius + i]
