@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy import special
 
 from detector.defects import find_defects
 from detector.sky import binned, measure_sky, whiten
@@ -113,7 +114,7 @@ def trail_power(length_px: NDArray[np.float64], kernel: Kernel) -> NDArray[np.fl
     pixels = kernel.values.astype(np.float64) / kernel.oversampling**2
     sigma = math.sqrt(1.0 / (4.0 * math.pi * (pixels**2).sum() * kernel.oversampling**2))
     a = np.maximum(length_px, 1e-3) / (2.0 * sigma)
-    error = np.vectorize(math.erf)(a)
+    error = special.erf(a)
     along = (error - (1.0 - np.exp(-(a**2))) / (math.sqrt(math.pi) * a)) / np.maximum(length_px, 1e-3)
     return np.asarray(along / (2.0 * math.sqrt(math.pi) * sigma))
 
@@ -140,8 +141,7 @@ def draw_trails(rng: np.random.Generator, scene: Scene, scale: int) -> NDArray[n
     angles = rng.uniform(0.0, math.pi, count)
     x, y = rng.uniform(-0.5, width - 0.5, count), rng.uniform(-0.5, height - 0.5, count)
     dx, dy = 0.5 * lengths * np.cos(angles), 0.5 * lengths * np.sin(angles)
-    variance = scene.conditions.sky_e + scene.conditions.read_noise_e**2
-    flux = snr * np.sqrt(variance / trail_power(lengths, scene.kernel))
+    flux = snr * scene.conditions.noise_e / np.sqrt(trail_power(lengths, scene.kernel))
     counts = (lengths >= shortest).astype(float)
     return np.stack([x - dx, y - dy, x + dx, y + dy, flux, snr, counts], axis=1)
 
@@ -153,10 +153,10 @@ def expose_scene(scene: Scene, trails: NDArray[np.float64], seed: int) -> NDArra
     return expose(electrons, scene.conditions, seed)
 
 
-def whitened_exposure(electrons: NDArray[np.float32], conditions: Conditions) -> NDArray[np.float32]:
+def whitened_exposure(electrons: NDArray[np.float32], saturation_e: float | None) -> NDArray[np.float32]:
     """The exposure as ``detector.examine`` sees it: defects masked, sky subtracted, in units of the sky's sigma."""
     tiling = Tiling()
-    mask = find_defects(electrons, np.zeros(electrons.shape, np.uint8), saturation_e=conditions.saturation_e)
+    mask = find_defects(electrons, np.zeros(electrons.shape, np.uint8), saturation_e=saturation_e)
     sky = measure_sky(electrons, mask)
     padded = whiten(electrons, mask, sky, window=tiling.window, step=tiling.step)
     return unpadded(padded, (electrons.shape[0], electrons.shape[1]), tiling)
@@ -165,7 +165,9 @@ def whitened_exposure(electrons: NDArray[np.float32], conditions: Conditions) ->
 def draw_sample(rng: np.random.Generator, scene: Scene, scale: int, tiling: Tiling, cells: int) -> Sample:
     """A new exposure of ``scene`` at ``scale``, cut into crops of ``cells`` x ``cells`` windows (fewer when it is small)."""
     trails = draw_trails(rng, scene, scale)
-    pixels = whitened_exposure(expose_scene(scene, trails, int(rng.integers(2**31))), scene.conditions)
+    # Some headers do not say where the detector saturates.
+    saturation_e = 0.97 * scene.conditions.defects.full_well_e if rng.uniform() < 0.8 else None
+    pixels = whitened_exposure(expose_scene(scene, trails, int(rng.integers(2**31))), saturation_e)
     binning = 1
     while binning < scale:
         pixels = binned(pixels)
