@@ -1,0 +1,352 @@
+"""The door to Kafka: where frames come from, where answers go, and every size limit, in one place.
+
+Delivery. A worker takes one message, examines it, publishes everything that it says about it and commits its offset
+last. ``ExactlyOnce`` puts the outputs and the offset into one transaction that carries the group's metadata, so that
+the broker refuses a worker that was thought dead; downstream reads ``read_committed``. ``AtLeastOnce`` is for brokers
+without transactions: outputs first, each acknowledged by all replicas, then the offset; a crash in between repeats
+the message, with the same alert ids.
+
+How it fails at night. A worker that the group gave up on (stopped too long, or busy with one frame for longer than
+``max_poll_interval_s``) is told so when it commits: nothing of its frame is published, it leaves with an error and is
+to be started again. A broker that goes away is waited for until the client's delivery time-out (two minutes) is over;
+then the worker leaves, with nothing acknowledged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import uuid
+from typing import TYPE_CHECKING, Any, Protocol
+
+import structlog
+from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import errors as kafka_errors
+from kafka.structs import OffsetAndMetadata
+
+from stream.messages import Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from kafka.structs import ConsumerGroupMetadata
+
+    from stream.messages import Output
+    from stream.settings import Settings
+
+log = structlog.get_logger()
+
+# --- limits: all follow from max_message_bytes ------------------------------------------------------------------------
+
+# A dead letter is its frame message and some headers more; one of a frame at the limit must still fit.
+DEAD_LETTER_HEADROOM_BYTES = 1 << 20
+# Sizes are judged by us, with a message that gives the size, so the client's own limits stay out of the way.
+UNLIMITED_BYTES = 2**31 - 1
+# One fetch brings at least one message, however large (KIP-74): a small fetch bounds the memory, not the frames.
+FETCH_BYTES = 1 << 20
+
+
+class BrokerError(Exception):
+    """The broker cannot be used or refused us; the text says which, what, and what to do."""
+
+
+class MessageTooLargeError(BrokerError):
+    """A message over ``max_message_bytes``, or over what the broker takes; the text gives its size."""
+
+
+# --- connection -------------------------------------------------------------------------------------------------------
+
+
+def client_options(settings: Settings) -> dict[str, Any]:
+    """Give what every client needs: addresses, security, limits."""
+    options: dict[str, Any] = {
+        "bootstrap_servers": settings.bootstrap_servers.split(","),
+        "security_protocol": settings.security_protocol,
+        "receive_message_max_bytes": UNLIMITED_BYTES,
+        "request_timeout_ms": int(settings.request_timeout_s * 1000),
+        "reconnect_backoff_max_ms": 5_000,
+        "bootstrap_timeout_ms": 20_000,
+    }
+    if settings.sasl_mechanism is not None:
+        password = settings.sasl_password
+        options["sasl_mechanism"] = settings.sasl_mechanism
+        options["sasl_plain_username"] = settings.sasl_username
+        options["sasl_plain_password"] = None if password is None else password.get_secret_value()
+    files = {"ssl_cafile": settings.tls_ca, "ssl_certfile": settings.tls_cert, "ssl_keyfile": settings.tls_key}
+    return options | {name: str(path) for name, path in files.items() if path is not None}
+
+
+def check_reachable(settings: Settings) -> None:
+    """Raise ``BrokerError`` when nothing at all listens at any of the brokers' addresses.
+
+    The client itself only says, after half a minute, that it cannot bootstrap.
+    """
+    problems = []
+    for address in settings.bootstrap_servers.split(","):
+        host, _, port = address.strip().rpartition(":")
+        if not host or not port.isdigit():
+            raise BrokerError(f"bootstrap_servers: {address.strip()!r} is not HOST:PORT")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        except OSError as error:
+            problems.append(f"{address.strip()} ({error.strerror or error})")
+        else:
+            return
+    raise BrokerError(
+        f"no Kafka broker answers at {', '.join(problems)}. Is it running, and is bootstrap_servers right? "
+        "`needlestream broker` starts a small one on this machine"
+    )
+
+
+@contextlib.contextmanager
+def explained(settings: Settings) -> Iterator[None]:
+    """Turn what Kafka says into a ``BrokerError`` that says what to do."""
+    try:
+        yield
+    except kafka_errors.KafkaError as error:
+        raise BrokerError(_explain(error, settings)) from error
+
+
+def _explain(error: kafka_errors.KafkaError, settings: Settings) -> str:
+    where = settings.bootstrap_servers
+    if isinstance(error, _THOUGHT_DEAD):
+        return (
+            f"the group {settings.group_id!r} gave this worker up ({error}); nothing of the frame in hand was "
+            "acknowledged: start it again. If frames take longer than max_poll_interval_s "
+            f"({settings.max_poll_interval_s:g} s), raise that"
+        )
+    if isinstance(error, kafka_errors.SaslAuthenticationFailedError):
+        return f"{where} refused the login of {settings.sasl_username!r}: check sasl_mechanism, user name and password"
+    if isinstance(error, kafka_errors.AuthorizationError):
+        return f"{where} does not allow this user what is needed: {error}"
+    if isinstance(error, (kafka_errors.KafkaTimeoutError, kafka_errors.KafkaConnectionError)):
+        return (
+            f"{where} did not answer as a Kafka broker in time ({error}). Reachable but silent often means the wrong "
+            f"port or security_protocol (now {settings.security_protocol})"
+        )
+    return f"{where}: {error}"
+
+
+_THOUGHT_DEAD = (
+    kafka_errors.CommitFailedError,
+    kafka_errors.IllegalGenerationError,
+    kafka_errors.UnknownMemberIdError,
+    kafka_errors.FencedInstanceIdError,
+    kafka_errors.ProducerFencedError,
+    kafka_errors.InvalidProducerEpochError,
+)
+
+
+# --- in ---------------------------------------------------------------------------------------------------------------
+
+
+class Source:
+    """A member of the consumer group: gives the frame messages of its partitions, one at a time.
+
+    A worker that was stopped in the middle of a rebalance and joins again may keep its old positions, and the broker
+    would accept its commits. So whenever the group's generation changes, every partition is first sought to its
+    committed offset, and commits carry the metadata taken then.
+    """
+
+    def __init__(self, settings: Settings, topic: str) -> None:
+        session_ms = int(settings.session_timeout_s * 1000)
+        self.consumer = KafkaConsumer(
+            **client_options(settings),
+            group_id=settings.group_id,
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            session_timeout_ms=session_ms,
+            heartbeat_interval_ms=max(200, session_ms // 4),
+            max_poll_interval_ms=int(settings.max_poll_interval_s * 1000),
+            max_poll_records=1,
+            fetch_max_bytes=FETCH_BYTES,
+            max_partition_fetch_bytes=FETCH_BYTES,
+            allow_auto_create_topics=False,
+        )
+        self.consumer.subscribe([topic], listener=_Announcer())
+        self.group: ConsumerGroupMetadata = self.consumer.group_metadata()
+
+    @property
+    def joined(self) -> bool:
+        """Whether the group has taken this worker in (it may have no partition all the same)."""
+        return self.group.generation_id >= 0
+
+    def take(self, timeout_s: float) -> Message | None:
+        """Give the next message, or None when none came in time."""
+        records = self.consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=1)
+        group = self.consumer.group_metadata()
+        if group.generation_id != self.group.generation_id:
+            self._start_from_committed(group)
+            return None
+        for partition, batch in records.items():
+            record = batch[0]
+            headers = tuple((name, bytes(value or b"")) for name, value in record.headers or ())
+            return Message(
+                partition.topic, partition.partition, record.offset, record.key, record.value, headers, record.timestamp
+            )
+        return None
+
+    def lag(self) -> dict[int, int]:
+        """Give for each assigned partition how many messages are still to come, as far as is known."""
+        behind = {}
+        for partition in self.consumer.assignment():
+            end = self.consumer.highwater(partition)
+            if end is not None:
+                behind[partition.partition] = max(0, end - (self.consumer.position(partition, timeout_ms=1000) or 0))
+        return behind
+
+    def close(self) -> None:
+        """Leave the group, without committing anything."""
+        self.consumer.close(autocommit=False, timeout_ms=5000)
+
+    def _start_from_committed(self, group: ConsumerGroupMetadata) -> None:
+        for partition in self.consumer.assignment():
+            committed = self.consumer.committed(partition, timeout_ms=30_000)
+            if committed is None:
+                self.consumer.seek_to_beginning(partition)
+            else:
+                self.consumer.seek(partition, committed)
+        self.group = group
+
+
+class _Announcer(ConsumerRebalanceListener):
+    """Says in the log which partitions come and go."""
+
+    def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        """Log what was taken away."""
+        if revoked:
+            log.info("partitions revoked", partitions=sorted(partition.partition for partition in revoked))
+
+    def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        """Log what was given."""
+        log.info("partitions assigned", partitions=sorted(partition.partition for partition in assigned))
+
+
+# --- out --------------------------------------------------------------------------------------------------------------
+
+
+class Delivery(Protocol):
+    """How outputs and the offset of the message that they answer become durable."""
+
+    def deliver(self, outputs: Sequence[Output], message: Message) -> None:
+        """Return when all outputs are acknowledged and the message's offset is committed."""
+
+    def close(self) -> None:
+        """Let go of the broker."""
+
+
+class AtLeastOnce:
+    """Outputs first, acknowledged by all replicas; then the offset. A crash in between repeats the message."""
+
+    def __init__(self, settings: Settings, source: Source) -> None:
+        self.settings = settings
+        self.source = source
+        self.producer = KafkaProducer(**producer_options(settings))
+
+    def deliver(self, outputs: Sequence[Output], message: Message) -> None:
+        """Publish, wait, commit."""
+        publish(self.producer, outputs, self.settings)
+        self.source.consumer.commit(next_offset(message), timeout_ms=60_000)
+
+    def close(self) -> None:
+        """Close the producer; nothing is in flight between two messages."""
+        self.producer.close(timeout=5)
+
+
+class ExactlyOnce:
+    """Outputs and offset in one transaction, with the group's metadata: all of it is seen downstream, or nothing."""
+
+    def __init__(self, settings: Settings, source: Source) -> None:
+        self.settings = settings
+        self.source = source
+        # The group's generation fences (KIP-447), so the id only has to be nobody else's.
+        transactional_id = f"{settings.topic_prefix}{settings.group_id}-{uuid.uuid4()}"
+        self.producer = KafkaProducer(
+            **producer_options(settings),
+            transactional_id=transactional_id,
+            transaction_timeout_ms=int(settings.transaction_timeout_s * 1000),
+        )
+        self.producer.init_transactions()
+
+    def deliver(self, outputs: Sequence[Output], message: Message) -> None:
+        """Publish and commit in one; on any error of Kafka's abort, so that nothing is left open."""
+        self.producer.begin_transaction()
+        try:
+            publish(self.producer, outputs, self.settings)
+            self.producer.send_offsets_to_transaction(next_offset(message), self.source.group)
+            self.producer.commit_transaction()
+        except (kafka_errors.KafkaError, BrokerError):
+            # Fenced or cut off, the abort fails as well: the coordinator then aborts by its time-out.
+            with contextlib.suppress(kafka_errors.KafkaError):
+                self.producer.abort_transaction()
+            raise
+
+    def close(self) -> None:
+        """Close the producer; no transaction is open between two messages."""
+        self.producer.close(timeout=5)
+
+
+DELIVERIES: dict[str, Callable[[Settings, Source], Delivery]] = {
+    "exactly-once": ExactlyOnce,
+    "at-least-once": AtLeastOnce,
+}
+
+
+def producer_options(settings: Settings) -> dict[str, Any]:
+    """Give the options of a producer that neither loses nor repeats what one session sends."""
+    return client_options(settings) | {
+        "acks": "all",
+        "enable_idempotence": True,
+        "max_request_size": UNLIMITED_BYTES,
+        "allow_auto_create_topics": False,
+    }
+
+
+class Feed:
+    """Sends frame messages and waits for each to be acknowledged by all replicas: what replay writes to."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.producer = KafkaProducer(**producer_options(settings))
+
+    def check(self, size_bytes: int, what: str) -> None:
+        """Raise ``MessageTooLargeError`` for a frame over the limit."""
+        if size_bytes > self.settings.max_message_bytes:
+            raise MessageTooLargeError(
+                f"{what} has {size_bytes:,} bytes, the limit is max_message_bytes = "
+                f"{self.settings.max_message_bytes:,}: raise it here and on the topic (max.message.bytes), "
+                "or send a claim check (header 'uri')"
+            )
+
+    def send(self, frame: Output) -> None:
+        """Return when the frame is in its topic. Raises ``MessageTooLargeError``."""
+        self.check(len(frame.value or b""), dict(frame.headers).get("name", b"the frame").decode())
+        publish(self.producer, [frame], self.settings)
+
+    def close(self) -> None:
+        """Close the producer; nothing is in flight between two frames."""
+        self.producer.close(timeout=5)
+
+
+def next_offset(message: Message) -> dict[TopicPartition, OffsetAndMetadata]:
+    """Give what is committed once a message is done: the offset after it."""
+    return {TopicPartition(message.topic, message.partition): OffsetAndMetadata(message.offset + 1, "", -1)}
+
+
+def publish(producer: KafkaProducer, outputs: Sequence[Output], settings: Settings) -> None:
+    """Send all, then wait for every acknowledgement. Raises ``MessageTooLargeError`` with the size that was refused."""
+    sent = []
+    for output in outputs:
+        # The client refuses a message with neither key nor value; with an empty key a tombstone stays a tombstone.
+        key = b"" if output.key is None and output.value is None else output.key
+        future = producer.send(settings.topic(output.topic), output.value, key=key, headers=list(output.headers))
+        sent.append((output, future))
+    for output, future in sent:
+        try:
+            future.get(timeout=150)  # longer than the client's own delivery time-out, which tells more
+        except (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError):
+            raise MessageTooLargeError(
+                f"{settings.bootstrap_servers} refused a message of {len(output.value or b''):,} bytes for "
+                f"{settings.topic(output.topic)}: raise that topic's max.message.bytes (`needlestream topics` shows it)"
+            ) from None

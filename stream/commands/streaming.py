@@ -1,0 +1,248 @@
+"""Commands that talk to Kafka (``run``, ``replay``, ``topics``, ``broker``); and ``settings``: every knob, shown."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+from importlib import metadata
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from pydantic import SecretStr
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from stream.archive import SentFrames, default_state_file, in_time_order, parse_rate, replay
+from stream.broker import BrokerError, Feed, check_reachable, explained
+from stream.commands.options import CONNECTION, CREATION, config_annotation, settings_or_exit, with_settings
+from stream.embedded import ADDRESS, broker_command
+from stream.logs import configure_logs
+from stream.messages import FRAMES
+from stream.settings import Settings, sources
+from stream.topics import create_missing_topics, topic_states
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stream.service import Examiner
+
+WORKER = (
+    *("group_id", "survey", "device", "threshold", "delivery", "session_timeout_s", "max_poll_interval_s"),
+    *("transaction_timeout_s", "max_pixels", "many_streaks", "claim_roots"),
+    *("metrics_port", "metrics_address", "log_format"),
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands to the program."""
+    app.command("run")(run_command)
+    app.command("replay")(replay_command)
+    app.command("topics")(topics_command)
+    app.command("broker")(broker_command_foreground)
+    app.command("settings")(settings_command)
+
+
+@contextlib.contextmanager
+def broker_errors() -> Iterator[None]:
+    """Leave with status 1 and the sentence that says what to do, not with a traceback."""
+    try:
+        yield
+    except BrokerError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _rate(text: str) -> str:
+    try:
+        parse_rate(text)
+    except ValueError:
+        raise typer.BadParameter("give max, real-time, or a speed-up such as 10x") from None
+    return text
+
+
+@with_settings(*CONNECTION, *CREATION, *WORKER)
+def run_command(
+    *,
+    settings: Settings,
+    count: Annotated[int | None, typer.Option(min=1, help="End after so many messages.")] = None,
+    idle_timeout: Annotated[
+        float | None, typer.Option(min=0, help="End after so many seconds without a message.", metavar="SECONDS")
+    ] = None,
+) -> None:
+    """Work: take frames from Kafka, publish the streaks in them.
+
+    Reads the topic `frames` in a consumer group (start as many workers as you like, up to one a partition) and writes
+    `streaks`, `frames.examined` and `frames.rejected`. Missing topics are made. SIGTERM lets the frame in hand be
+    finished; the exit status is then 0.
+
+    For example:
+
+        needlestream run --bootstrap-servers kafka:9092 --metrics-port 9108
+
+        needlestream run --delivery at-least-once --idle-timeout 30     (the embedded broker; end when all is done)
+    """
+    configure_logs(settings.log_format)
+    from stream.service import Limits, run_worker  # noqa: PLC0415 - with torch and numba: only this command waits
+
+    with broker_errors():
+        check_reachable(settings)  # before the networks are loaded
+        run_worker(settings, _examiner(settings), Limits(count, idle_timeout))
+
+
+@with_settings(*CONNECTION, *CREATION)
+def replay_command(
+    *,
+    paths: Annotated[list[Path], typer.Argument(exists=True, help="FITS files and folders (searched to the bottom).")],
+    settings: Settings,
+    rate: Annotated[str, typer.Option(help="max, real-time, or a speed-up such as 10x.", callback=_rate)] = "max",
+    split: Annotated[bool, typer.Option("--split", help="Each science HDU becomes a message of its own.")] = False,
+    state: Annotated[
+        Path | None,
+        typer.Option(dir_okay=False, help="Note here what was sent, and send on the next call only what is new."),
+    ] = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Forget where an earlier call stopped.")] = False,
+) -> None:
+    """Send archived exposures into the topic `frames`, in the order of their mid-times.
+
+    A replay that was stopped goes on where it was when the same command is given again. With --state the note stays
+    after the end, for folders that grow. Exit status 1 when a file could not be sent (the others are).
+
+    For example:
+
+        needlestream replay night/ --rate 10x
+
+        needlestream replay mosaic_70hdu.fits.fz --split
+    """
+    from detector import fits  # noqa: PLC0415 - astropy: only this command waits for it
+    from stream.batch import fits_files  # noqa: PLC0415
+
+    configure_logs("console")
+    sent = SentFrames(
+        state or default_state_file(paths, settings.topic(FRAMES), settings.bootstrap_servers, split=split)
+    )
+    if restart:
+        sent.file.unlink(missing_ok=True)
+        sent = SentFrames(sent.file)
+    screen = Console(stderr=True)
+    limits = fits.Limits(max_pixels=settings.max_pixels)
+    with broker_errors(), explained(settings):
+        check_reachable(settings)
+        create_missing_topics(settings)
+        files = in_time_order(fits_files(paths), functools.partial(fits.peek, limits=limits))
+        if len(sent):
+            screen.print(f"going on after {len(sent)} frames that were sent before ({sent.file}; --restart forgets)")
+        with contextlib.closing(Feed(settings)) as feed, _progress(screen) as bar:
+            task = bar.add_task("replay", total=len(files))
+            refused = replay(
+                files,
+                feed,
+                sent,
+                speed=parse_rate(rate),
+                split=functools.partial(fits.split, limits=limits) if split else None,
+                progress=lambda file: bar.update(task, advance=1, description=file.path.name),
+            )
+    for reason in refused:
+        typer.echo(f"refused: {reason}", err=True)
+    if state is None:
+        sent.file.unlink(missing_ok=True)
+    typer.echo(f"{len(files) - len(refused)} of {len(files)} files sent to {settings.topic(FRAMES)}")
+    if refused:
+        raise typer.Exit(1)
+
+
+@with_settings(*CONNECTION, *CREATION, "group_id")
+def topics_command(
+    *,
+    settings: Settings,
+    create: Annotated[bool, typer.Option("--create", help="Make those that are missing.")] = False,
+) -> None:
+    """Show the topics: partitions, messages, how far the workers are behind; with --create make the missing ones.
+
+    For example:
+
+        needlestream topics --create --partitions 36
+
+        needlestream topics --group-id needlestream
+    """
+    configure_logs("console")
+    with broker_errors(), explained(settings):
+        check_reachable(settings)
+        if create:
+            for topic in create_missing_topics(settings):
+                typer.echo(f"created {topic}")
+        states = topic_states(settings)
+    table = Table("topic", "partitions", "messages", f"lag of {settings.group_id}", "max.message.bytes")
+    for state in states:
+        numbers = (state.messages, state.lag, state.max_message_bytes)
+        shown = ("-" if number is None else f"{number:,}" for number in numbers)
+        table.add_row(state.name, str(state.partitions) if state.exists else "missing", *shown)
+    Console().print(table)
+
+
+def broker_command_foreground(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port on the loopback address.")] = 9092,
+) -> None:
+    """Run the embedded broker in the foreground, on this machine only; it keeps all in memory, Ctrl-C ends it.
+
+    Workers on it: `needlestream run --delivery at-least-once --session-timeout-s 6`.
+    """
+    with broker_errors():
+        command = broker_command(port)
+    typer.echo(f"broker on {ADDRESS}:{port}; everything is forgotten when it stops", err=True)
+    sys.stderr.flush()
+    os.execv(command[0], command)  # noqa: S606 - this process becomes the broker: signals reach it directly
+
+
+def settings_command(config: config_annotation() = None) -> None:  # type: ignore[valid-type]  # typer's annotation
+    """Show every setting, its value and where that comes from; secrets are masked.
+
+    A setting is an option (--topic-prefix), a variable (NEEDLESTREAM_TOPIC_PREFIX) and a key of the TOML file that
+    --config names (topic_prefix); the first of these that is given wins.
+    """
+    settings = settings_or_exit(config, {})
+    table = Table("setting", "value", "from", "what it is")
+    for name, origin in sources(config, {}).items():
+        table.add_row(name, _shown(getattr(settings, name)), origin, Settings.model_fields[name].description)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _examiner(settings: Settings) -> Examiner:
+    """Give what the worker does with a message: the reader, the networks and the science, as the settings say."""
+    from detector import fits  # noqa: PLC0415 - astropy, numba and torch: only a worker waits for them
+    from detector.examine import Search, examine  # noqa: PLC0415
+    from detector.survey import SURVEYS  # noqa: PLC0415
+    from models.predictor import load_streak_network  # noqa: PLC0415
+    from stream.service import Examiner  # noqa: PLC0415
+
+    network = load_streak_network(device=settings.device)
+    search = Search(threshold=settings.threshold, many_streaks=settings.many_streaks)
+    limits = fits.Limits(max_pixels=settings.max_pixels)
+
+    def read(source: bytes | Path, *, name: str, survey: str | None, extension: int | None) -> Any:
+        profile = SURVEYS.get(survey or settings.survey)  # None: by TELESCOP and INSTRUME
+        return fits.read_frames(source, name=name, survey=profile, limits=limits, extension=extension)
+
+    return Examiner(
+        read=read,
+        examine=lambda frame: examine(frame, network, search),
+        claim_roots=settings.claim_roots,
+        program_version=metadata.version("needlestream"),
+        weights_versions={"streaknet": network.weights.sha256},
+    )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return "*****"
+    if isinstance(value, tuple):
+        return ",".join(str(part) for part in value)
+    return "" if value is None else str(value)
+
+
+def _progress(screen: Console) -> Progress:
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    return Progress(*columns, console=screen)

@@ -1,0 +1,345 @@
+"""What goes over the wire: frame messages in; alerts, summaries and dead letters out.
+
+In: FITS bytes, or an empty value with a ``uri`` header (claim check) that points under an allowed root. Out: one Avro
+container a message (``fastavro.reader`` alone reads it), written from the published schema in ``schema/MAJOR/MINOR``.
+
+How it fails at night: a message that cannot be a frame (no value, a claim that leaves its root, a header that is no
+number) is a ``BadFrame`` like any unreadable file, and ends among the dead letters with its bytes untouched. The same
+frame gives the same records, byte for byte, apart from processing times: ids are derived, sync markers are fixed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import math
+import uuid
+from dataclasses import dataclass, replace
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+import fastavro
+import numpy as np
+
+from detector.frame import BadFrame
+from detector.streaks import StreakFlag, empty
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from detector.frame import Frame, FrameHeader
+    from detector.streaks import Findings
+
+FRAMES = "frames"
+STREAKS = "streaks"
+EXAMINED = "frames.examined"
+REJECTED = "frames.rejected"
+TOPICS = (FRAMES, STREAKS, EXAMINED, REJECTED)
+
+SCHEMA_VERSION = "1/0"
+MAX_DETAIL_CHARACTERS = 2000
+
+# Namespace of the alerts' ids; an arbitrary constant that must never change (RFC 9562, section 6.6).
+ALERT_NAMESPACE = uuid.UUID("6f2b7a52-4c0e-5d0b-9a44-0c5f3c1d7e21")
+
+# Column of the table of streaks -> field of the alert. Names are Rubin's where the quantity is.
+ALERT_FIELDS = {
+    "x0": "x0",
+    "y0": "y0",
+    "x1": "x1",
+    "y1": "y1",
+    "x0_err": "x0Err",
+    "y0_err": "y0Err",
+    "x1_err": "x1Err",
+    "y1_err": "y1Err",
+    "score": "reliability",
+    "snr": "snr",
+    "flux": "flux",
+    "flux_err": "fluxErr",
+    "mag": "mag",
+    "mag_err": "magErr",
+    "chi2": "reducedChi2",
+    "length_px": "lengthPx",
+    "length_px_err": "lengthPxErr",
+    "angle_deg": "angleDeg",
+    "angle_deg_err": "angleDegErr",
+    "ra0": "ra0",
+    "dec0": "dec0",
+    "ra1": "ra1",
+    "dec1": "dec1",
+    "ra": "trailRa",
+    "dec": "trailDec",
+    "ra_err": "trailRaErr",
+    "dec_err": "trailDecErr",
+    "ra_dec_corr": "raDecCorr",
+    "trail_length_arcsec": "trailLength",
+    "trail_length_arcsec_err": "trailLengthErr",
+    "trail_angle_deg": "trailAngle",
+    "trail_angle_deg_err": "trailAngleErr",
+    "rate_arcsec_h": "rateArcsecH",
+    "rate_arcsec_h_err": "rateArcsecHErr",
+}
+
+
+@dataclass(frozen=True)
+class Message:
+    """A record of the frames topic as it came; ``timestamp_ms`` is Unix time."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+    timestamp_ms: int = 0
+
+    @property
+    def name(self) -> str:
+        """``topic/partition/offset``: the frame's name in the stream."""
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
+    def header(self, name: str) -> str | None:
+        """Give the last header of that name as text, or None; an empty one counts as absent."""
+        for key, value in reversed(self.headers):
+            if key == name:
+                return (value or b"").decode("utf-8", "replace") or None
+        return None
+
+    @property
+    def extension(self) -> int | None:
+        """The only HDU that is meant, where the sender says so. Raises ``BadFrame``."""
+        text = self.header("extension")
+        if text is None:
+            return None
+        if not text.isascii() or not text.isdigit() or len(text) > 6:
+            raise BadFrame("bad-header", f"header 'extension' is {text[:40]!r}; give the number of an HDU, such as 1")
+        return int(text)
+
+
+@dataclass(frozen=True)
+class Output:
+    """A record to be published: ``topic`` without prefix, value and headers as they go out."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+# --- in ---------------------------------------------------------------------------------------------------------------
+
+
+def frame_source(message: Message, claim_roots: Sequence[Path]) -> bytes | Path:
+    """Give the FITS bytes of a message, or the file that its ``uri`` points to. Raises ``BadFrame``."""
+    if message.value:
+        return message.value
+    uri = message.header("uri")
+    if uri is None:
+        raise BadFrame("empty", "the message has neither FITS bytes nor a 'uri' header that says where they are")
+    return claimed_file(uri, claim_roots)
+
+
+def claimed_file(uri: str, roots: Sequence[Path]) -> Path:
+    """Give the file behind a ``file://`` URI or absolute path, if it really lies under one of the roots.
+
+    Symbolic links are followed before the comparison. Raises ``BadFrame``: ``claim-refused``, ``claim-missing``.
+    """
+    if uri.startswith("/"):
+        path = Path(uri)
+    else:
+        parts = urlsplit(uri)
+        if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
+            raise BadFrame("claim-refused", f"uri {uri[:200]!r}: only file:///... under a claim root is followed")
+        path = Path(unquote(parts.path))
+    if not path.is_absolute() or ".." in path.parts or "\0" in str(path):
+        raise BadFrame("claim-refused", f"uri {uri[:200]!r} is not an absolute path without '..'")
+    try:
+        file = path.resolve(strict=True)
+    except (FileNotFoundError, NotADirectoryError, RuntimeError):
+        raise BadFrame("claim-missing", f"uri {uri[:200]!r}: no such file") from None
+    if not any(file.is_relative_to(root.resolve()) for root in roots):
+        raise BadFrame("claim-refused", f"uri {uri[:200]!r} lies under none of the claim roots (setting claim_roots)")
+    if not file.is_file():
+        raise BadFrame("claim-refused", f"uri {uri[:200]!r} is not a regular file")
+    return file
+
+
+def as_message_says(frame: Frame, message: Message) -> Frame:
+    """Give the frame with what the message's headers say of it; they win over the FITS header's words."""
+    header = frame.header
+    return replace(
+        frame,
+        header=replace(
+            header,
+            exposure=message.header("exposure") or header.exposure,
+            ccd=message.header("ccd") or header.ccd,
+            field=message.header("field") or header.field,
+        ),
+    )
+
+
+# --- out --------------------------------------------------------------------------------------------------------------
+
+
+def streak_alerts(findings: Findings, message: Message, source: bytes | Path, now_mjd_tai: float) -> list[Output]:
+    """Give one alert for each streak, keyed by field so that one linker sees what it must link."""
+    header = findings.header
+    key = (header.field or header.exposure or header.name).encode()
+    shared = _origin(header, message) | {"timeProcessedMjdTai": now_mjd_tai}
+    ids = alert_ids(findings.streaks, header, source)
+    return [
+        Output(STREAKS, key, encode("streak", shared | _measured(row) | {"alertId": alert_id}))
+        for row, alert_id in zip(findings.streaks, ids, strict=True)
+    ]
+
+
+def examined_summary(
+    findings: Findings,
+    message: Message,
+    *,
+    seconds: Mapping[str, float],
+    now_mjd_tai: float,
+    program_version: str,
+    weights_versions: Mapping[str, str],
+) -> Output:
+    """Give the summary of one examined frame; ``seconds`` are added to the findings' own."""
+    header = findings.header
+    record = _origin(header, message) | {
+        "timeArrivedMjdTai": mjd_tai(message.timestamp_ms / 1000),
+        "timeProcessedMjdTai": now_mjd_tai,
+        "nStreaks": len(findings.streaks),
+        "nLenses": 0,
+        "nMergers": 0,
+        "background": _nullable(findings.background_e),
+        "noise": _nullable(findings.noise_e),
+        "psfFwhm": _nullable(findings.psf_fwhm_px),
+        "dropped": dict(findings.dropped),
+        "seconds": {**findings.seconds, **seconds},
+        "flags": list(findings.flags),
+        "programVersion": program_version,
+        "weightsVersions": dict(weights_versions),
+    }
+    return Output(EXAMINED, _frame_key(header), encode("examined", record))
+
+
+def dead_letter(message: Message, bad: BadFrame, *, extension: int | None) -> Output:
+    """Give the rejected message: key, value and headers untouched, the reason in further headers."""
+    why = {
+        "reason": bad.reason,
+        "detail": bad.detail[:MAX_DETAIL_CHARACTERS],
+        "input-topic": message.topic,
+        "input-partition": str(message.partition),
+        "input-offset": str(message.offset),
+    }
+    if extension is not None:
+        why["extension"] = str(extension)
+    kept = tuple(pair for pair in message.headers if pair[0] not in why)
+    return Output(REJECTED, message.key, message.value, kept + tuple((k, v.encode()) for k, v in why.items()))
+
+
+def alert_ids(streaks: NDArray[np.void], header: FrameHeader, source: bytes | Path) -> list[str]:
+    """Give one id a streak: uuid5 of exposure, CCD, extension and the mid-point to the whole pixel.
+
+    Without exposure or CCD the SHA-256 of the frame's bytes takes their place. Should two streaks of a frame share
+    their whole pixel, the second (the table is sorted, so it is always the same one) carries its number too.
+    """
+    if len(streaks) == 0:
+        return []
+    known = header.exposure is not None and header.ccd is not None
+    frame = f"{header.exposure}/{header.ccd}" if known else _sha256(source)
+    seen: dict[str, int] = {}
+    ids = []
+    for row in streaks:
+        x, y = (math.floor((row[a] + row[b]) / 2 + 0.5) for a, b in (("x0", "x1"), ("y0", "y1")))
+        name = f"{frame}/{header.extension}/{x},{y}"
+        seen[name] = seen.get(name, 0) + 1
+        ids.append(str(uuid.uuid5(ALERT_NAMESPACE, name if seen[name] == 1 else f"{name}#{seen[name]}")))
+    return ids
+
+
+def encode(schema_name: str, record: Mapping[str, Any]) -> bytes:
+    """Give one Avro container with one record and its schema inside."""
+    schema, marker = _schema(schema_name)
+    buffer = io.BytesIO()
+    fastavro.writer(buffer, schema, [record], sync_marker=marker)
+    return buffer.getvalue()
+
+
+def decode(container: bytes) -> list[dict[str, Any]]:
+    """Give the records of an Avro container: what any subscriber does."""
+    return list(fastavro.reader(io.BytesIO(container)))
+
+
+def streak_rows(alerts: Iterable[Mapping[str, Any]]) -> NDArray[np.void]:
+    """Give the table of streaks (``STREAK``) that the alerts were made from, number for number."""
+    records = list(alerts)
+    rows = empty(len(records))
+    for row, record in zip(rows, records, strict=True):
+        for column, field in ALERT_FIELDS.items():
+            row[column] = np.nan if record[field] is None else record[field]
+        row["flags"] = sum(StreakFlag[word.upper().replace("-", "_")] for word in record["flags"])
+    return rows
+
+
+def mjd_tai(unix_s: float) -> float:
+    """Give the MJD in TAI of a Unix time. TAI - UTC is 37 s since 2017-01-01 (IERS Bulletin C); no earlier clock is."""
+    return 40587.0 + (unix_s + 37.0) / 86400.0
+
+
+def _origin(header: FrameHeader, message: Message) -> dict[str, Any]:
+    return {
+        "inputTopic": message.topic,
+        "inputPartition": message.partition,
+        "inputOffset": message.offset,
+        "extension": header.extension,
+        "source": message.header("name"),
+        "exposure": header.exposure,
+        "ccd": header.ccd,
+        "field": header.field,
+        "survey": header.survey.name,
+        "band": header.filter_name,
+        "exposureTime": header.exposure_s,
+        "midpointMjdTai": header.mid_time_mjd_tai,
+    }
+
+
+def _measured(row: np.void) -> dict[str, Any]:
+    flags = StreakFlag(int(row["flags"]))
+    measured: dict[str, Any] = {field: _nullable(float(row[column])) for column, field in ALERT_FIELDS.items()}
+    # AB: 0 mag is 3631 Jy, so that a magnitude of 31.4 is 1 nJy (Oke & Gunn 1983).
+    flux_njy = 10 ** ((31.4 - float(row["mag"])) / 2.5)
+    return measured | {
+        "trailFlux": _nullable(flux_njy),
+        "trailFluxErr": _nullable(flux_njy * float(row["mag_err"]) * math.log(10) / 2.5),
+        "trail_flag_edge": StreakFlag.EDGE in flags,
+        "flags": flags.words().split(),
+    }
+
+
+def _frame_key(header: FrameHeader) -> bytes:
+    return "/".join(part for part in (header.exposure, header.ccd) if part).encode() or header.name.encode()
+
+
+def _nullable(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)
+
+
+def _sha256(source: bytes | Path) -> str:
+    if isinstance(source, bytes):
+        return hashlib.sha256(source).hexdigest()
+    with source.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@cache
+def _schema(name: str) -> tuple[Any, bytes]:
+    """Give the parsed schema and the sync marker of its containers: derived, so that equal input gives equal bytes."""
+    text = resources.files("stream.schema").joinpath(f"{SCHEMA_VERSION}/{name}.avsc").read_text(encoding="utf-8")
+    marker = hashlib.sha256(text.encode()).digest()[:16]
+    return fastavro.parse_schema(json.loads(text)), marker

@@ -1,0 +1,229 @@
+"""The worker: poll, examine, publish, commit; the whole loop on one screen.
+
+One message is one unit, whatever it holds: each of its science HDUs is either examined (its streaks and one summary) or
+rejected (one dead letter with the reason), and the message's offset is committed last, with all of that acknowledged.
+
+How it fails at night: a frame that can never be read (``BadFrame``) is rejected and the stream goes on. Everything else
+(GPU, disk, broker, a defect of ours) leaves the loop with nothing acknowledged for the message in hand; the next worker
+gets it again. SIGTERM lets the message in hand be finished, then the worker leaves the group.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from detector.frame import BadFrame
+from stream.broker import DELIVERIES, Source, check_reachable, explained
+from stream.messages import FRAMES, as_message_says, dead_letter, examined_summary, frame_source, mjd_tai, streak_alerts
+from stream.metrics import Metrics
+from stream.topics import create_missing_topics
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+
+    from detector.frame import Frame
+    from detector.streaks import Findings
+    from stream.broker import Delivery
+    from stream.messages import Message, Output
+    from stream.settings import Settings
+
+log = structlog.get_logger()
+
+POLL_S = 0.5  # how soon a worker without messages notices that it shall stop
+
+
+class Read(Protocol):
+    """Bytes or a file -> the frame of each science HDU, or why it is none (``detector.fits.read_frames``)."""
+
+    def __call__(
+        self, source: bytes | Path, *, name: str, survey: str | None, extension: int | None
+    ) -> Iterable[Frame | BadFrame]:
+        """Give the frames one after the other; raises ``BadFrame`` when there is nothing to go through."""
+
+
+@dataclass(frozen=True)
+class Examiner:
+    """What a worker does with a message; ``clock`` gives Unix time."""
+
+    read: Read
+    examine: Callable[[Frame], Findings]
+    claim_roots: tuple[Path, ...] = ()
+    program_version: str = ""
+    weights_versions: Mapping[str, str] = field(default_factory=dict)
+    clock: Callable[[], float] = time.time
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Everything that one message leads to."""
+
+    outputs: tuple[Output, ...]
+    findings: tuple[Findings, ...]
+    rejects: tuple[BadFrame, ...]
+    seconds: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a worker ends by itself: after so many messages, or without any for so long; None is never."""
+
+    count: int | None = None
+    idle_timeout_s: float | None = None
+
+
+def run_worker(settings: Settings, examiner: Examiner, limits: Limits) -> int:
+    """Join the group and work until SIGTERM, SIGINT or a limit; gives the number of messages done.
+
+    Raises ``BrokerError``; whatever ``examine`` raises besides ``BadFrame`` goes through.
+    """
+    stop = _stop_on_signals()
+    metrics = Metrics()
+    if settings.metrics_port is not None:
+        port = metrics.serve(settings.metrics_port, settings.metrics_address)
+        log.info("metrics served", url=f"http://{settings.metrics_address}:{port}/metrics")
+    with explained(settings), contextlib.ExitStack() as cleanup:
+        check_reachable(settings)
+        for topic in create_missing_topics(settings):
+            log.info("topic created", topic=topic)
+        source = Source(settings, settings.topic(FRAMES))
+        cleanup.callback(source.close)
+        delivery = DELIVERIES[settings.delivery](settings, source)
+        cleanup.callback(delivery.close)
+        log.info("worker started", group=settings.group_id, delivery=settings.delivery)
+        done = serve(source, delivery, examiner, metrics, limits=limits, stopping=stop.is_set)
+    log.info("worker stopped", messages=done)
+    return done
+
+
+def serve(
+    source: Source,
+    delivery: Delivery,
+    examiner: Examiner,
+    metrics: Metrics,
+    *,
+    limits: Limits,
+    stopping: Callable[[], bool],
+) -> int:
+    """Work until told to stop or at a limit; gives the number of messages done."""
+    done = 0
+    waiting_since = time.monotonic()
+    while not stopping() and done != limits.count:
+        message = source.take(POLL_S)
+        metrics.show_lag(source.lag())
+        if message is None:
+            if not source.joined:
+                waiting_since = time.monotonic()  # to wait for the group is not to be idle
+            elif limits.idle_timeout_s is not None and time.monotonic() - waiting_since > limits.idle_timeout_s:
+                break
+            continue
+        answer = answer_to(message, examiner)
+        started = time.monotonic()
+        delivery.deliver(answer.outputs, message)
+        _report(message, answer, metrics, time.monotonic() - started, examiner.clock())
+        done += 1
+        waiting_since = time.monotonic()
+    return done
+
+
+def answer_to(message: Message, examiner: Examiner) -> Answer:
+    """Give all that is to be published about one message; nothing has happened yet when it returns."""
+    outputs: list[Output] = []
+    findings: list[Findings] = []
+    rejects: list[BadFrame] = []
+    spent = {"read": 0.0}
+    try:
+        source = frame_source(message, examiner.claim_roots)
+        for frame, read_s in _timed(_frames(source, message, examiner)):
+            spent["read"] += read_s
+            try:
+                found = examiner.examine(_readable(frame))
+            except BadFrame as bad:
+                rejects.append(bad)
+                outputs.append(dead_letter(message, bad, extension=_extension(frame)))
+                continue
+            now = mjd_tai(examiner.clock())
+            findings.append(found)
+            outputs += streak_alerts(found, message, source, now)
+            outputs.append(
+                examined_summary(
+                    found,
+                    message,
+                    seconds={"read": read_s},
+                    now_mjd_tai=now,
+                    program_version=examiner.program_version,
+                    weights_versions=examiner.weights_versions,
+                )
+            )
+        if not outputs:
+            raise BadFrame("no-image", "no science image in the message")  # noqa: TRY301 - one way out for all
+    except BadFrame as bad:
+        rejects.append(bad)
+        outputs.append(dead_letter(message, bad, extension=None))
+    return Answer(tuple(outputs), tuple(findings), tuple(rejects), spent)
+
+
+def _stop_on_signals() -> threading.Event:
+    """Give an event that SIGTERM and SIGINT set: the message in hand is finished first."""
+    stop = threading.Event()
+
+    def ask_to_stop(number: int, _frame: object) -> None:
+        log.info("stopping after the message in hand", signal=signal.Signals(number).name)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, ask_to_stop)
+    return stop
+
+
+def _frames(source: bytes | Path, message: Message, examiner: Examiner) -> Iterator[Frame | BadFrame]:
+    survey = message.header("survey")
+    for frame in examiner.read(source, name=message.name, survey=survey, extension=message.extension):
+        yield frame if isinstance(frame, BadFrame) else as_message_says(frame, message)
+
+
+def _timed(frames: Iterable[Frame | BadFrame]) -> Iterator[tuple[Frame | BadFrame, float]]:
+    """Give each frame with the seconds that reading it took."""
+    started = time.perf_counter()
+    for frame in frames:
+        yield frame, time.perf_counter() - started
+        started = time.perf_counter()
+
+
+def _readable(frame: Frame | BadFrame) -> Frame:
+    if isinstance(frame, BadFrame):
+        raise frame
+    return frame
+
+
+def _extension(frame: Frame | BadFrame) -> int | None:
+    return frame.extension if isinstance(frame, BadFrame) else frame.header.extension
+
+
+def _report(message: Message, answer: Answer, metrics: Metrics, publish_s: float, now_unix_s: float) -> None:
+    size_bytes = len(message.value or b"")
+    metrics.count(
+        answer.findings,
+        answer.rejects,
+        seconds={**answer.seconds, "publish": publish_s},
+        latency_s=now_unix_s - message.timestamp_ms / 1000,
+        size_bytes=size_bytes,
+    )
+    log.info(
+        "message done",
+        name=message.name,
+        examined=len(answer.findings),
+        rejected=len(answer.rejects),
+        streaks=sum(len(found.streaks) for found in answer.findings),
+        bytes=size_bytes,
+        publish_s=round(publish_s, 3),
+    )
+    for bad in answer.rejects:
+        log.warning("frame rejected", name=message.name, reason=bad.reason, detail=bad.detail)

@@ -1,0 +1,156 @@
+"""Every knob of the stream, read once: command line > environment > TOML file > default.
+
+A setting has one name everywhere: ``bootstrap_servers`` is ``--bootstrap-servers`` on the commands that take it,
+``NEEDLESTREAM_BOOTSTRAP_SERVERS`` in the environment and ``bootstrap_servers`` in the file given by ``--config``.
+
+How it fails at night: a key that nobody knows in the file, or a value out of its range, stops the program before it
+touches a broker, with the setting's name. An unknown variable in the environment is not an error, since others put
+some there (Kubernetes does for every service); ``needlestream settings`` shows what was understood, and from where.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ENVIRONMENT_PREFIX = "NEEDLESTREAM_"
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; the text names the setting and where it came from."""
+
+
+class Settings(BaseSettings):
+    """What an operator can choose; times in seconds, sizes in bytes, as the names say."""
+
+    model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, extra="forbid", frozen=True)
+
+    bootstrap_servers: str = Field("127.0.0.1:9092", description="Kafka brokers: HOST:PORT[,HOST:PORT...].")
+    topic_prefix: str = Field(
+        "",
+        pattern=r"^[A-Za-z0-9._-]*$",
+        description="Put before every topic's name as it is: 'night.' -> night.frames.",
+    )
+    group_id: str = Field("needlestream", min_length=1, description="Consumer group of the workers.")
+    survey: str = Field("auto", description="auto (by TELESCOP and INSTRUME), or the name of a survey profile.")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    threshold: float = Field(0.5, ge=0, le=1, description="Lowest score that is published; 0 gives every proposal.")
+    delivery: Literal["exactly-once", "at-least-once"] = Field(
+        "exactly-once",
+        description="exactly-once (outputs and offsets in one transaction), or at-least-once for brokers without them.",
+    )
+    session_timeout_s: float = Field(20, ge=1, description="A worker silent for so long is taken for dead.")
+    max_poll_interval_s: float = Field(900, ge=1, description="A worker busy with one message for so long, likewise.")
+    request_timeout_s: float = Field(60, ge=1, le=500, description="Longest wait for one answer of a broker.")
+    transaction_timeout_s: float = Field(30, ge=1, description="A transaction left open for so long is aborted.")
+    max_message_bytes: int = Field(
+        200_000_000, ge=1_000_000, le=2_000_000_000, description="Largest frame message; every other limit follows."
+    )
+    max_pixels: int = Field(200_000_000, ge=1, description="Largest image that is read, per HDU.")
+    many_streaks: int = Field(500, ge=1, description="A frame with more streaks is flagged many-streaks.")
+    partitions: int = Field(8, ge=1, le=10_000, description="Partitions of a topic that is created.")
+    replication_factor: int = Field(
+        -1, ge=-1, description="Copies of a topic that is created; -1: as the broker has it."
+    )
+    metrics_port: int | None = Field(None, ge=0, le=65535, description="Prometheus metrics; 0: any free port.")
+    metrics_address: str = Field("127.0.0.1", description="Address that the metrics port is bound to.")
+    claim_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (), description="Folders (or file:// URIs), separated by commas, that a message's uri header may point into."
+    )
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How to speak to the brokers."
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        None, description="How to log in."
+    )
+    sasl_username: str | None = Field(None, description="User name for the login.")
+    sasl_password: SecretStr | None = Field(None, description="Password for the login.")
+    tls_ca: Path | None = Field(None, description="PEM file of the authority that signed the brokers' certificates.")
+    tls_cert: Path | None = Field(None, description="PEM file of the client's own certificate.")
+    tls_key: Path | None = Field(None, description="PEM file of the client's own key.")
+    log_format: Literal["console", "json"] = Field("console", description="console for people, json for machines.")
+
+    @field_validator("claim_roots", mode="before")
+    @classmethod
+    def _split_roots(cls, value: Any) -> Any:
+        parts = value.split(",") if isinstance(value, str) else value
+        return tuple(Path(str(part).strip().removeprefix("file://")) for part in parts if str(part).strip())
+
+    def topic(self, name: str) -> str:
+        """Give the full name of a topic: ``frames`` -> ``night.frames``."""
+        return self.topic_prefix + name
+
+
+def load_settings(config: Path | None, command_line: Mapping[str, Any]) -> Settings:
+    """Give the effective settings; ``None`` on the command line means "not given".
+
+    Raises ``SettingsError``.
+    """
+    from_file = _read_toml(config)
+    given = {name: value for name, value in command_line.items() if value is not None}
+
+    class Sourced(Settings):
+        """The settings with their file: pydantic-settings takes its sources from the class."""
+
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - .env files are not read
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=from_file)
+
+    try:
+        return Sourced(**given)
+    except ValidationError as error:
+        raise SettingsError(_explain(error, given, config)) from None
+
+
+def sources(config: Path | None, command_line: Mapping[str, Any]) -> dict[str, str]:
+    """Say for each setting where its value comes from: a phrase such as ``environment`` or ``default``."""
+    from_file = _read_toml(config)
+    environment = {name.upper() for name in os.environ}
+    found = {}
+    for name in Settings.model_fields:
+        if command_line.get(name) is not None:
+            found[name] = "command line"
+        elif (ENVIRONMENT_PREFIX + name).upper() in environment:
+            found[name] = "environment"
+        else:
+            found[name] = f"file {config}" if name in from_file else "default"
+    return found
+
+
+def _read_toml(config: Path | None) -> dict[str, Any]:
+    if config is None:
+        return {}
+    try:
+        return tomllib.loads(config.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"settings file {config}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"settings file {config} is not TOML: {error}") from None
+
+
+def _explain(error: ValidationError, given: Mapping[str, Any], config: Path | None) -> str:
+    lines = []
+    for problem in error.errors(include_url=False, include_input=False):
+        name = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{name}: no such setting (file {config}); `needlestream settings` lists all")
+            continue
+        variable = ENVIRONMENT_PREFIX + name.upper()
+        origin = "command line" if name in given else variable if variable in os.environ else f"file {config}"
+        lines.append(f"{name} ({origin}): {problem['msg']}")
+    return "; ".join(lines)

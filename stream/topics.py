@@ -1,0 +1,122 @@
+"""The topics: made with the limits that full frames need, and shown with how far the workers are behind.
+
+``run`` and ``replay`` make what is missing, because a broker that makes topics by itself gives them a limit of 1 MB. At
+night this fails where the user may not create topics: the error says so, and an administrator runs ``topics --create``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from kafka import KafkaAdminClient, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.errors import KafkaError, TopicAlreadyExistsError
+
+from stream.broker import DEAD_LETTER_HEADROOM_BYTES, client_options
+from stream.messages import FRAMES, REJECTED, TOPICS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stream.settings import Settings
+
+
+@dataclass(frozen=True)
+class TopicState:
+    """One topic as the broker has it; ``lag`` only for the topic that the workers read, None for a missing topic."""
+
+    name: str
+    exists: bool
+    partitions: int = 0
+    messages: int | None = None
+    lag: int | None = None
+    max_message_bytes: int | None = None
+
+
+@contextlib.contextmanager
+def administration(settings: Settings) -> Iterator[Any]:
+    """Give an admin client, closed at the end."""
+    admin = KafkaAdminClient(**client_options(settings))
+    try:
+        yield admin
+    finally:
+        admin.close()
+
+
+def create_missing_topics(settings: Settings) -> list[str]:
+    """Create those of our topics that the broker has not; gives their full names."""
+    with administration(settings) as admin:
+        there = set(admin.list_topics())
+        missing = [name for name in TOPICS if settings.topic(name) not in there]
+        made = []
+        for name in missing:
+            # Two workers started together both find it missing: the second to come is content.
+            with contextlib.suppress(TopicAlreadyExistsError):
+                admin.create_topics({settings.topic(name): _wanted(name, settings)}, wait_for_metadata=True)
+                made.append(settings.topic(name))
+        return made
+
+
+def topic_states(settings: Settings) -> list[TopicState]:
+    """Give the state of each of our topics."""
+    with administration(settings) as admin:
+        there = set(admin.list_topics())
+        return [
+            _state(admin, name, settings) if settings.topic(name) in there else TopicState(settings.topic(name), False)
+            for name in TOPICS
+        ]
+
+
+def _wanted(name: str, settings: Settings) -> dict[str, Any]:
+    # Each record of a batch costs some bytes more than its value: the headroom covers that too.
+    limit = settings.max_message_bytes + DEAD_LETTER_HEADROOM_BYTES * (2 if name == REJECTED else 1)
+    return {
+        "num_partitions": settings.partitions,
+        "replication_factor": settings.replication_factor,
+        "configs": {"max.message.bytes": str(limit)},
+    }
+
+
+def _state(admin: Any, name: str, settings: Settings) -> TopicState:
+    full_name = settings.topic(name)
+    (described,) = admin.describe_topics([full_name])
+    partitions = [TopicPartition(full_name, part["partition_index"]) for part in described["partitions"]]
+    ends = _offsets(admin, partitions, -1)
+    starts = _offsets(admin, partitions, -2)
+    return TopicState(
+        full_name,
+        True,
+        len(partitions),
+        messages=sum(ends.values()) - sum(starts.values()),
+        lag=_lag(admin, partitions, starts, ends, settings) if name == FRAMES else None,
+        max_message_bytes=_limit(admin, full_name),
+    )
+
+
+def _offsets(admin: Any, partitions: list[TopicPartition], which: int) -> dict[TopicPartition, int]:
+    """Give the last (-1) or first (-2) offset of each partition: Kafka's own sentinels."""
+    found = admin.list_partition_offsets(dict.fromkeys(partitions, which))
+    return {partition: entry.offset for partition, entry in found.items()}
+
+
+def _lag(
+    admin: Any,
+    partitions: list[TopicPartition],
+    starts: dict[TopicPartition, int],
+    ends: dict[TopicPartition, int],
+    settings: Settings,
+) -> int:
+    group = admin.list_group_offsets({settings.group_id: partitions})[settings.group_id]
+    done = {partition: max(entry.offset, starts[partition]) for partition, entry in group.items()}
+    return sum(ends[partition] - done.get(partition, starts[partition]) for partition in partitions)
+
+
+def _limit(admin: Any, full_name: str) -> int | None:
+    """Give ``max.message.bytes`` of a topic; None where the broker does not say (the embedded one does not)."""
+    try:
+        described = admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, full_name)], config_filter="all")
+        return int(described["topic"][full_name]["max.message.bytes"]["value"])
+    except (KafkaError, KeyError, TypeError, ValueError):
+        return None
