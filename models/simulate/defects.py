@@ -83,7 +83,8 @@ def draw_defects(rng: np.random.Generator, kind: str, *, sky_e: float, full_well
         amplifiers=(int(rng.choice([1, 1, 2])), int(rng.choice([1, 1, 2, 2, 4, 8]))),
         gain_spread=rng.exponential(0.01) * (rng.random() < 0.5),
         step_e=sqrt(sky_e) * rng.exponential(0.5) * (rng.random() < 0.5),
-        flat_scatter=rng.exponential(0.01) * (rng.random() < 0.3),
+        # Of the noise of the sky at the most a half: beyond that it is the flat's noise and no longer a sky.
+        flat_scatter=min(rng.exponential(0.01), 0.5 / sqrt(sky_e)) * (rng.random() < 0.3),
         bayer=rng.uniform(0.05, 0.5) * (rng.random() < 0.06),
         residuals=float(np.exp(rng.uniform(2.0, 6.0))) * (rng.random() < 0.2),
         overscan_px=int(rng.integers(4, 64)) * (rng.random() < 0.25),
@@ -93,37 +94,47 @@ def draw_defects(rng: np.random.Generator, kind: str, *, sky_e: float, full_well
 
 
 def expose(electrons: NDArray[np.float32], conditions: Conditions, seed: int) -> NDArray[np.float32]:
-    """The frame that the detector makes of the noise-free ``electrons`` (float32 ``[h, w]``), as new float32 electrons.
+    """The frame that a detector makes of the noise-free ``electrons`` (float32 ``[h, w]``), as new float32 electrons.
 
     Response, photon noise, cosmic rays, defects, saturation with bleeding, read noise and quantisation, in the order
     in which they happen. An image smaller than the detector is a random part of it.
     """
+    return expose_again(electrons, conditions, seed, detector_seed=seed)[0]
+
+
+def expose_again(
+    electrons: NDArray[np.float32], conditions: Conditions, seed: int, *, detector_seed: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """``expose`` with a detector that keeps its own defects from one exposure to the next, and the cosmic rays' charge.
+
+    ``detector_seed`` fixes hot pixels, columns and amplifiers, ``seed`` the noise and the cosmic rays.
+    """
     defects = conditions.defects
-    rng = np.random.default_rng(seed)
+    detector, rng = np.random.default_rng([detector_seed, 1]), np.random.default_rng([seed, 2])
     height, width = electrons.shape
     full_height, full_width = max(height, defects.ccd_shape[0]), max(width, defects.ccd_shape[1])
-    origin = (int(rng.integers(0, full_height - height + 1)), int(rng.integers(0, full_width - width + 1)))
-    gains = 1.0 + defects.gain_spread * rng.standard_normal(defects.amplifiers)
-    steps = defects.step_e * rng.standard_normal(defects.amplifiers)
-    colours = 1.0 + defects.bayer * rng.uniform(-1.0, 1.0, (2, 2))
+    origin = (int(detector.integers(0, full_height - height + 1)), int(detector.integers(0, full_width - width + 1)))
+    gains = 1.0 + defects.gain_spread * detector.standard_normal(defects.amplifiers)
+    steps = defects.step_e * detector.standard_normal(defects.amplifiers)
+    colours = 1.0 + defects.bayer * detector.uniform(-1.0, 1.0, (2, 2))
     place = np.array([*origin, full_height, full_width])
     lit = np.array([defects.overscan_px, defects.lit_radius])
 
+    charge = np.zeros_like(electrons)
+    tracks = conditions.rays_per_mpx * height * width * 1e-6
+    add_cosmic_rays(charge, tracks, int(rng.integers(1 << 31)), rays=conditions.rays)
     image = _photons(electrons, rng, place, gains, colours, defects.flat_scatter, lit)
-    add_cosmic_rays(
-        image, conditions.rays_per_mpx * height * width * 1e-6, int(rng.integers(1 << 31)), rays=conditions.rays
-    )
-    _add_hot_pixels(image, rng, defects.hot_pixels, defects.column_e)
-    _set_columns(image, rng, defects.hot_columns, defects.dead_columns, defects.column_e)
+    image += charge
+    _add_hot_pixels(image, detector, defects.hot_pixels, defects.column_e)
+    _set_columns(image, detector, defects.hot_columns, defects.dead_columns, defects.column_e)
     if defects.residuals:
-        noise_e = sqrt(conditions.sky_e + conditions.read_noise_e**2)
-        _add_residuals(image, rng, defects.residuals, noise_e, conditions.optics.fwhm_px / 2.355)
+        _add_residuals(image, rng, defects.residuals, conditions.noise_e, conditions.optics.fwhm_px / 2.355)
     if defects.bleed == "columns":
         _bleed(image, defects.full_well_e)
     elif defects.bleed == "rows":
         _bleed(image.T, defects.full_well_e)
     _read_out(image, rng, place, steps, conditions.read_noise_e, conditions.gain_e_adu, defects.full_well_e)
-    return _resampled(image, defects.resampling) if defects.resampling else image
+    return (_resampled(image, defects.resampling) if defects.resampling else image), charge
 
 
 @njit(cache=True, nogil=True)

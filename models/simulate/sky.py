@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import ceil, cos, exp, hypot, pi, sin, sqrt
+from math import ceil, cos, exp, pi, sin, sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,7 +34,7 @@ SERSIC_INDICES = (0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 5.5)
 PROFILE_END = 30.0
 # A ring of a galaxy that adds less than this to a pixel ends it.
 FAINTEST_RING_E = 0.005
-# Stars with more light than this get their wings drawn; at a thousandth of it, spread over 1,000 pixels, the others' are lost in any sky.
+# Stars with more light than this get their wings drawn; a hundredth of less, over 1,000 pixels, is lost in any sky.
 WINGS_FROM_E = 3e4
 
 
@@ -113,6 +113,11 @@ class Conditions:
     defects: Defects
 
     @property
+    def saturation_e(self) -> float:
+        """From here on a pixel counts as full: the wells' brim less what read noise and amplifiers make of it."""
+        return 0.97 * self.defects.full_well_e
+
+    @property
     def noise_e(self) -> float:
         """Sigma of an empty pixel of the sky, before any resampling."""
         return sqrt(self.sky_e + self.read_noise_e**2)
@@ -124,7 +129,7 @@ class Conditions:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A noise-free frame in float32 electrons ``[h, w]`` (sky included) and the PSF with which trails are to be added."""
+    """A noise-free frame, float32 electrons ``[h, w]`` with its sky, and the PSF with which trails are to be added."""
 
     electrons: NDArray[np.float32]
     kernel: Kernel
@@ -139,21 +144,45 @@ def draw_conditions(rng: np.random.Generator, kind: str) -> Conditions:
         return replace(drawn, sky_e=103.0, read_noise_e=4.4, rays_per_mpx=10_000 / 16.925)
     if kind == "euclid-vis":
         return _draw_survey(
-            rng, kind, scale=0.1, exposure_s=565.0, zero_point=25.50, sky_e=rng.uniform(70.0, 210.0),
-            read_noise_e=rng.uniform(3.8, 5.2), gain=3.48, full_well_e=200_000.0, rays_per_mpx=591.0 * rng.uniform(0.5, 1.5),
-        )  # fmt: skip
+            rng,
+            kind,
+            scale=0.1,
+            exposure_s=565.0,
+            zero_point=25.50,
+            sky_e=rng.uniform(70.0, 210.0),
+            read_noise_e=rng.uniform(3.8, 5.2),
+            gain=3.48,
+            full_well_e=200_000.0,
+            rays_per_mpx=591.0 * rng.uniform(0.5, 1.5),
+        )
     if kind == "kids-omegacam":
-        # Sky 20.8-21.2 mag/arcsec2 and a zero point of 24.5 (1 e-/s) at the VST in r; 2-3 cosmic rays a second and CCD.
+        # Sky 20.4-21.4 mag/arcsec2 and a zero point near 24.5 (1 e-/s) at the VST in r; about two cosmic rays a second.
         return _draw_survey(
-            rng, kind, scale=0.214, exposure_s=360.0, zero_point=24.5, sky_e=rng.uniform(300.0, 700.0),
-            read_noise_e=rng.uniform(5.0, 6.0), gain=2.5, full_well_e=150_000.0, rays_per_mpx=rng.uniform(30.0, 120.0),
-        )  # fmt: skip
+            rng,
+            kind,
+            scale=0.214,
+            exposure_s=360.0,
+            zero_point=24.5,
+            sky_e=rng.uniform(300.0, 700.0),
+            read_noise_e=rng.uniform(5.0, 6.0),
+            gain=2.5,
+            full_well_e=150_000.0,
+            rays_per_mpx=rng.uniform(30.0, 120.0),
+        )
     if kind == "subaru-hsc":
         # Sky about 19.7 mag/arcsec2 in i and a zero point of 27.4 (1 e-/s) at the 8.2 m Subaru.
         return _draw_survey(
-            rng, kind, scale=0.168, exposure_s=200.0, zero_point=27.4, sky_e=rng.uniform(4_000.0, 9_000.0),
-            read_noise_e=rng.uniform(4.0, 5.0), gain=3.0, full_well_e=150_000.0, rays_per_mpx=rng.uniform(30.0, 150.0),
-        )  # fmt: skip
+            rng,
+            kind,
+            scale=0.168,
+            exposure_s=200.0,
+            zero_point=27.4,
+            sky_e=rng.uniform(4_000.0, 9_000.0),
+            read_noise_e=rng.uniform(4.0, 5.0),
+            gain=3.0,
+            full_well_e=150_000.0,
+            rays_per_mpx=rng.uniform(30.0, 150.0),
+        )
     return _draw_generic(rng)
 
 
@@ -423,7 +452,7 @@ def _add_galaxies(
                 break
             middle = 0.5 * (inner + outer) if inner > 0.0 else 0.4 * outer
             # The circumference of an ellipse to a few per cent; three points at the least, for the centre.
-            n = max(3, int(ceil(2.0 * pi * middle * sqrt(0.5 * (1.0 + ratio * ratio)) / step)))
+            n = max(3, ceil(2.0 * pi * middle * sqrt(0.5 * (1.0 + ratio * ratio)) / step))
             weight = light * flux / n
             reach = 1
             while reach < envelope.shape[0] and envelope[reach] * min(weight * 30.0, light * flux) > FAINTEST_RING_E:
@@ -463,12 +492,11 @@ def paint_backdrop(conditions: Conditions, shape: tuple[int, int], seed: int) ->
 
 def _smooth_noise(rng: np.random.Generator, shape: tuple[int, int], size_px: float) -> NDArray[np.float32]:
     """A random field of unit scatter without structure below ``size_px``: values on a mesh, joined by cubics."""
-    rows, columns = (int(ceil(s / size_px)) + 4 for s in shape)
+    rows, columns = (ceil(s / size_px) + 4 for s in shape)
     mesh = rng.standard_normal((rows, columns)).astype(np.float32)
     along_y = _cubic_weights(shape[0], size_px, rows)
     along_x = _cubic_weights(shape[1], size_px, columns)
-    field: NDArray[np.float32] = (along_y @ mesh) @ along_x.T
-    return field
+    return np.asarray((along_y @ mesh) @ along_x.T, np.float32)
 
 
 def _cubic_weights(length: int, size_px: float, nodes: int) -> NDArray[np.float32]:
