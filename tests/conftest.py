@@ -1,0 +1,62 @@
+"""Brokers for the tests: Apache Kafka itself, and the embedded one."""
+
+import os
+import subprocess
+import uuid
+
+import pytest
+
+from stream.broker import BrokerError
+from stream.embedded import broker_command
+from stream.settings import load_settings
+from tests.kafka_broker import KafkaBroker, NoKafka, free_port, wait_for_port
+
+
+@pytest.fixture(scope="session")
+def kafka_broker(tmp_path_factory):
+    """The address of an Apache Kafka broker: one that is given, else one of our own."""
+    given = os.environ.get("NEEDLESTREAM_TEST_KAFKA")
+    if given:
+        yield given
+        return
+    try:
+        broker = KafkaBroker(tmp_path_factory.mktemp("kafka"))
+        broker.start()
+    except NoKafka as reason:
+        pytest.skip(str(reason))
+    yield broker.address
+    broker.stop()
+
+
+@pytest.fixture(scope="session")
+def embedded_broker(tmp_path_factory):
+    """The address of an embedded broker."""
+    port = free_port()
+    log = tmp_path_factory.mktemp("embedded") / "log"
+    try:
+        command = broker_command(port)
+    except BrokerError as reason:
+        pytest.skip(str(reason))
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+    wait_for_port(port, process, log)
+    yield f"127.0.0.1:{port}"
+    process.terminate()
+    process.wait(10)
+
+
+def settings_for(address, **more):
+    """Settings with topics and a group of their own, so that tests on one broker do not meet."""
+    alone = uuid.uuid4().hex[:8]
+    given = {"topic_prefix": f"t{alone}.", "group_id": f"g{alone}", "partitions": 4, "session_timeout_s": 6}
+    return load_settings(None, {"bootstrap_servers": address, **given, **more})
+
+
+@pytest.fixture
+def kafka_settings(kafka_broker):
+    return settings_for(kafka_broker)
+
+
+@pytest.fixture
+def embedded_settings(embedded_broker):
+    return settings_for(embedded_broker, delivery="at-least-once")

@@ -1,0 +1,95 @@
+"""A stand-in for pixels and networks: frames are JSON, so that the stream is tested without FITS and without torch.
+
+As a program (`python -m tests.stream.stand_in`) it is a worker with settings from the environment.
+"""
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+
+from detector.frame import BadFrame, Frame, FrameHeader
+from detector.streaks import Findings, StreakFlag, empty
+from detector.survey import GENERIC, SURVEYS
+from stream.broker import BrokerError
+from stream.logs import configure_logs
+from stream.service import Examiner, Limits, run_worker
+from stream.settings import load_settings
+
+
+def frame_bytes(exposure="E1", ccd="7", *, hdus=({},), padding=0):
+    """A frame message: each HDU may say `streaks` (how many), `bad` (why it cannot be read) and `sleep_s`."""
+    return json.dumps({"exposure": exposure, "ccd": ccd, "hdus": list(hdus), "padding": "x" * padding}).encode()
+
+
+def read(source, *, name, survey, extension):
+    content = source.read_bytes() if isinstance(source, Path) else source
+    try:
+        told = json.loads(content)
+    except ValueError:
+        raise BadFrame("not-fits", "this is no frame") from None
+    for number, hdu in enumerate(told["hdus"]):
+        if extension is not None and number != extension:
+            continue
+        if "bad" in hdu:
+            yield BadFrame(hdu["bad"], "told to be bad", extension=number)
+            continue
+        header = FrameHeader(
+            name=name,
+            extension=number,
+            shape=(1, 3),
+            survey=SURVEYS.get(survey, GENERIC),
+            exposure=told["exposure"],
+            ccd=told["ccd"],
+            mid_time_mjd_tai=60_000.125,
+        )
+        numbers = [hdu.get("streaks", 1), hdu.get("sleep_s", 0), hdu.get("fails", 0)]
+        yield Frame(header, np.array([numbers], np.float32), np.zeros((1, 3), np.uint8))
+
+
+def examine(frame):
+    """As many streaks as the frame says, after as long as it says; a fault of the machine when it says so."""
+    count, sleep_s, fails = frame.pixels[0]
+    time.sleep(float(sleep_s))
+    if fails:
+        raise MemoryError("the GPU is on fire")
+    return findings(frame.header, streaks(int(count), seed=3))
+
+
+def findings(header, rows):
+    return Findings(header, rows, 100.0, 11.0, 2.5, {"edge": 2}, {"fit": 0.25}, ("no-wcs",))
+
+
+def streaks(count, seed):
+    """A table in which everything is known, but for what is NaN in the last row."""
+    rng = np.random.default_rng(seed)
+    rows = empty(count)
+    for name in rows.dtype.names:
+        rows[name] = rng.uniform(0.1, 90, count)
+    rows["flags"] = int(StreakFlag.EDGE | StreakFlag.PSF_FROM_PROFILE)
+    if count:
+        rows[-1]["ra"] = rows[-1]["mag"] = np.nan
+        rows[-1]["flags"] = 0
+    return rows
+
+
+EXAMINER = Examiner(read=read, examine=examine, program_version="0", weights_versions={"stand-in": "1"})
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--count", type=int)
+    parser.add_argument("--idle-timeout", type=float)
+    given = parser.parse_args()
+    configure_logs("json")
+    try:
+        run_worker(load_settings(None, {}), EXAMINER, Limits(given.count, given.idle_timeout))
+    except BrokerError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,230 @@
+"""The worker on Apache Kafka itself: nothing is lost, nothing is doubled, offsets come last."""
+
+import json
+import os
+import signal
+from collections import Counter
+
+import pytest
+
+from stream.broker import Feed, MessageTooLargeError
+from stream.messages import EXAMINED, FRAMES, REJECTED, STREAKS, Output
+from stream.metrics import Metrics
+from stream.service import Limits, run_worker
+from stream.topics import topic_states
+from tests.conftest import settings_for
+from tests.stream.stand_in import EXAMINER, frame_bytes
+from tests.stream.topics import committed, finish, read_all, read_avro, send, start_worker, wait_until
+
+pytestmark = pytest.mark.kafka
+
+IDLE = ("--idle-timeout", "2")
+
+
+def header(record, name):
+    return dict(record.headers).get(name, b"").decode()
+
+
+def test_a_frame_becomes_its_streaks_and_one_summary(kafka_settings):
+    send(kafka_settings, [frame_bytes(hdus=[{"streaks": 3}])])
+    status, said = finish(start_worker(kafka_settings, "--count", "1"))
+    assert status == 0, said
+    (summary,) = read_avro(kafka_settings, EXAMINED)
+    alerts = read_avro(kafka_settings, STREAKS)
+    (frame,) = read_all(kafka_settings, FRAMES)
+    assert summary["nStreaks"] == len(alerts) == 3
+    for record in [summary, *alerts]:
+        origin = record["inputTopic"], record["inputPartition"], record["inputOffset"], record["extension"]
+        assert origin == (kafka_settings.topic(FRAMES), frame.partition, frame.offset, 0)
+    assert len({alert["alertId"] for alert in alerts}) == 3
+    assert committed(kafka_settings) == 1
+
+
+def test_each_hdu_of_a_message_is_examined_or_rejected(kafka_settings):
+    hdus = [{"streaks": 2}, {"bad": "all-nan"}, {"streaks": 0}, {"bad": "constant"}]
+    content = frame_bytes(hdus=hdus)
+    send(kafka_settings, [content])
+    status, said = finish(start_worker(kafka_settings, "--count", "1"))
+    assert status == 0, said
+    assert sorted(record["extension"] for record in read_avro(kafka_settings, EXAMINED)) == [0, 2]
+    rejected = read_all(kafka_settings, REJECTED)
+    assert {(header(r, "reason"), header(r, "extension")) for r in rejected} == {("all-nan", "1"), ("constant", "3")}
+    assert all(record.value == content for record in rejected)
+
+
+def test_what_cannot_be_a_frame_is_rejected_untouched_and_the_stream_goes_on(kafka_settings):
+    topic = FRAMES
+    bad = {
+        "not-fits": Output(topic, b"a", b"SIMPLE  = nothing of the kind"),
+        "empty": Output(topic, b"b", b""),
+        "claim-refused": Output(topic, b"c", b"", (("uri", b"file:///etc/passwd"),)),
+        "bad-header": Output(topic, b"d", frame_bytes(), (("extension", b"one"),)),
+    }
+    tombstone = Output(topic, None, None)
+    send(kafka_settings, [*bad.values(), tombstone, frame_bytes()])
+    status, said = finish(start_worker(kafka_settings, "--count", "6"))
+    assert status == 0, said
+    rejected = read_all(kafka_settings, REJECTED)
+    assert Counter(header(record, "reason") for record in rejected) == Counter([*bad, "empty"])
+    for record in rejected:
+        assert header(record, "input-topic") == kafka_settings.topic(FRAMES)
+        assert header(record, "detail")
+        if record.key:
+            sent = bad[header(record, "reason")]
+            assert (record.key, record.value) == (sent.key, sent.value)
+            assert set(sent.headers) <= set(record.headers)
+        else:
+            assert record.value is None
+    assert len(read_avro(kafka_settings, EXAMINED)) == 1
+
+
+@pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
+def test_a_worker_killed_in_mid_replay_loses_nothing(kafka_broker, delivery):
+    settings = settings_for(kafka_broker, delivery=delivery, session_timeout_s=2)
+    frames = [frame_bytes(f"E{n}", hdus=[{"streaks": 2, "sleep_s": 0.03}]) for n in range(60)]
+    frames[7::20] = [b"rubbish"] * 3
+    send(settings, frames)
+    for alive in (10, 30):
+        worker = start_worker(settings)
+        wait_until(lambda alive=alive: committed(settings) >= alive)
+        worker.kill()
+        worker.wait()
+    status, said = finish(start_worker(settings, *IDLE))
+    assert status == 0, said
+
+    sent = {(record.partition, record.offset) for record in read_all(settings, FRAMES)}
+    examined = [(record["inputPartition"], record["inputOffset"]) for record in read_avro(settings, EXAMINED)]
+    rejected = [(int(header(r, "input-partition")), int(header(r, "input-offset"))) for r in read_all(settings, REJECTED)]
+    alerts = [record["alertId"] for record in read_avro(settings, STREAKS)]
+    assert set(examined) | set(rejected) == sent
+    assert set(examined).isdisjoint(rejected)
+    assert len(set(alerts)) == 2 * 57
+    if delivery == "exactly-once":
+        assert len(examined) + len(rejected) == len(sent) == 60
+        assert len(alerts) == 2 * 57
+
+
+def test_a_fault_of_the_machine_stops_the_worker_with_nothing_acknowledged(kafka_settings):
+    send(kafka_settings, [frame_bytes(hdus=[{"streaks": 2}, {"fails": 1}])])
+    status, said = finish(start_worker(kafka_settings, "--count", "1"))
+    assert status != 0
+    assert "the GPU is on fire" in said
+    assert committed(kafka_settings) == 0
+    assert read_all(kafka_settings, STREAKS) == read_all(kafka_settings, EXAMINED) == []
+
+
+def test_sigterm_finishes_the_frame_in_hand_and_leaves_the_group(kafka_settings):
+    send(kafka_settings, [frame_bytes(hdus=[{"sleep_s": 2}]) for _ in range(3)])
+    worker = start_worker(kafka_settings)
+    said = ""
+    while "partitions assigned" not in said:
+        said += worker.stdout.readline()
+    os.kill(worker.pid, signal.SIGTERM)
+    status, rest = finish(worker)
+    assert status == 0, said + rest
+    done = committed(kafka_settings)
+    assert done == len(read_avro(kafka_settings, EXAMINED)) <= 1
+    # It left the group: another worker is given everything at once, well within the session time-out.
+    status, said = finish(start_worker(kafka_settings, "--count", str(3 - done)), timeout_s=20)
+    assert status == 0, said
+    assert len(read_avro(kafka_settings, EXAMINED)) == 3
+
+
+def test_an_idle_worker_ends_by_itself(kafka_settings):
+    status, said = finish(start_worker(kafka_settings, "--idle-timeout", "1"), timeout_s=30)
+    assert status == 0, said
+    assert '"messages": 0' in said
+
+
+def test_a_long_frame_does_not_throw_its_worker_out_of_the_group(kafka_broker):
+    settings = settings_for(kafka_broker, session_timeout_s=1.5)
+    send(settings, [frame_bytes(hdus=[{"sleep_s": 5}])])
+    status, said = finish(start_worker(settings, "--count", "1"))
+    assert status == 0, said
+    assert len(read_avro(settings, EXAMINED)) == 1
+
+
+def test_a_second_worker_takes_its_share_while_the_first_is_busy(kafka_settings):
+    send(kafka_settings, [frame_bytes(f"E{n}", hdus=[{"sleep_s": 0.2}]) for n in range(40)])
+    workers = [start_worker(kafka_settings, *IDLE), start_worker(kafka_settings, *IDLE)]
+    ends = [finish(worker) for worker in workers]
+    assert [status for status, _ in ends] == [0, 0], ends
+    shares = [json.loads(said.strip().splitlines()[-1])["messages"] for _, said in ends]
+    assert sum(shares) == 40
+    assert min(shares) > 0
+    assert Counter(record["exposure"] for record in read_avro(kafka_settings, EXAMINED)) == Counter(
+        f"E{n}" for n in range(40)
+    )
+
+
+def test_a_worker_that_was_thought_dead_publishes_nothing_and_says_so(kafka_broker):
+    settings = settings_for(kafka_broker, session_timeout_s=1.5)
+    send(settings, [frame_bytes(hdus=[{"streaks": 2, "sleep_s": 2}])])
+    stopped = start_worker(settings, "--count", "1")
+    said = ""
+    while "partitions assigned" not in said:
+        said += stopped.stdout.readline()
+    os.kill(stopped.pid, signal.SIGSTOP)
+    status, said = finish(start_worker(settings, "--count", "1"))
+    assert status == 0, said
+    os.kill(stopped.pid, signal.SIGCONT)
+    if len(read_avro(settings, EXAMINED)) == 1:
+        stopped.terminate()
+    finish(stopped)
+    assert len(read_avro(settings, EXAMINED)) == 1
+    assert len(read_avro(settings, STREAKS)) == 2
+
+
+def test_a_34_mb_frame_travels_there_and_into_the_dead_letters(kafka_settings):
+    large = frame_bytes(padding=34_000_000)
+    send(kafka_settings, [large, b"x" * 34_000_000])
+    status, said = finish(start_worker(kafka_settings, "--count", "2"), timeout_s=120)
+    assert status == 0, said
+    assert read_avro(kafka_settings, EXAMINED)[0]["nStreaks"] == 1
+    (rejected,) = read_all(kafka_settings, REJECTED)
+    assert rejected.value == b"x" * 34_000_000
+
+
+def test_a_frame_at_the_limit_fits_and_one_over_it_is_an_error_that_gives_its_size(kafka_broker):
+    settings = settings_for(kafka_broker, max_message_bytes=2_000_000)
+    send(settings, [b"x" * 2_000_000])
+    feed = Feed(settings)
+    with pytest.raises(MessageTooLargeError, match=r"2,000,001 bytes.*max_message_bytes = 2,000,000"):
+        feed.send(Output(FRAMES, b"k", b"x" * 2_000_001))
+    feed.close()
+    status, said = finish(start_worker(settings, "--count", "1"))
+    assert status == 0, said
+    assert len(read_all(settings, REJECTED)[0].value) == 2_000_000
+
+
+def test_a_topic_that_takes_less_than_our_limit_is_an_error_that_gives_the_size(kafka_broker):
+    small = settings_for(kafka_broker, max_message_bytes=1_000_000)
+    send(small, [])
+    feed = Feed(small.model_copy(update={"max_message_bytes": 50_000_000}))
+    with pytest.raises(MessageTooLargeError, match="refused a message of 5,000,000 bytes"):
+        feed.send(Output(FRAMES, b"k", b"x" * 5_000_000))
+    feed.close()
+
+
+def test_the_topics_show_how_far_the_workers_are_behind(kafka_settings):
+    send(kafka_settings, [frame_bytes(str(n)) for n in range(5)])
+    finish(start_worker(kafka_settings, "--count", "2"))
+    state = next(state for state in topic_states(kafka_settings) if state.name == kafka_settings.topic(FRAMES))
+    assert (state.exists, state.partitions, state.messages, state.lag) == (True, 4, 5, 3)
+    assert state.max_message_bytes >= kafka_settings.max_message_bytes
+
+
+def test_the_metrics_count_what_the_topics_hold(kafka_settings, monkeypatch):
+    made = []
+    monkeypatch.setattr("stream.service.Metrics", lambda: made.append(Metrics()) or made[0])
+    send(kafka_settings, [frame_bytes(hdus=[{"streaks": 2}, {"bad": "constant"}]), b"rubbish", frame_bytes("E2")])
+    run_worker(kafka_settings, EXAMINER, Limits(count=3))
+    sample = made[0].registry.get_sample_value
+    assert sample("needlestream_frames_received_total") == 4
+    assert sample("needlestream_frames_examined_total") == len(read_avro(kafka_settings, EXAMINED)) == 2
+    assert sample("needlestream_frames_rejected_total", {"reason": "constant"}) == 1
+    assert sample("needlestream_frames_rejected_total", {"reason": "not-fits"}) == 1
+    assert sample("needlestream_streaks_total") == len(read_avro(kafka_settings, STREAKS)) == 3
+    assert sample("needlestream_dropped_total", {"reason": "edge"}) == 4
+    assert sample("needlestream_stage_seconds_count", {"stage": "fit"}) == 2
+    assert sample("needlestream_latency_seconds_count") == 3
