@@ -34,9 +34,9 @@ MIN_LENGTH_PX = 0.5
 class Fits:
     """Fitted lines, one row a proposal.
 
-    ``ends`` ``[n, 4]`` pixels; ``flux`` in units of the sky's sigma, summed over pixels; ``covariance`` ``[n, 5, 5]`` of
-    the ends and the flux; ``chi2`` reduced; ``snr`` against the sky's noise alone (matched filter); ``width`` the natural
-    logarithm of the fitted width over the PSF's and its error ``[n, 2]``: a cosmic ray is narrower, a galaxy wider;
+    ``ends`` ``[n, 4]`` pixels; ``flux`` in units of the sky's sigma, summed over pixels; ``covariance`` ``[n, 5, 5]``
+    of the ends and the flux; ``chi2`` reduced; ``snr`` against the sky's noise alone (matched filter); ``width`` the
+    natural logarithm of the fitted width over the PSF's and its error ``[n, 2]``: a cosmic ray is narrower, a galaxy wider;
     ``masked`` the share of its pixels that could not be used; ``good`` False where the fit did not converge.
     """
 
@@ -82,8 +82,17 @@ def fit_lines(
 
 
 @njit(cache=True)
-def line_profile(  # type: ignore[no-untyped-def]
-    px, py, x0, y0, x1, y1, sigmas, weights, extra, out  # noqa: ANN001
+def line_profile(
+    px: float,
+    py: float,
+    x0: float,
+    y0: float,
+    x1: float,
+    y1: float,
+    sigmas: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    extra: float,
+    out: NDArray[np.float64],
 ) -> None:
     """Value of a line of unit flux at a pixel, and its derivatives: out = m, dm/dx0, dy0, dx1, dy1, dlnwidth."""
     dx = x1 - x0
@@ -130,8 +139,19 @@ def line_profile(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def accumulate(  # type: ignore[no-untyped-def]
-    padded, margin, p, region, sigmas, weights, extra, half_width, noise, normal, gradient, totals  # noqa: ANN001
+def accumulate(
+    padded: NDArray[np.float32],
+    margin: int,
+    p: NDArray[np.float64],
+    region: NDArray[np.float64],
+    sigmas: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    extra: float,
+    half_width: float,
+    noise: float,
+    normal: NDArray[np.float64],
+    gradient: NDArray[np.float64],
+    totals: NDArray[np.float64],
 ) -> None:
     """Normal equations of the pixels near the line ``region``: 7 parameters (the six and the logarithm of the width).
 
@@ -198,8 +218,24 @@ def accumulate(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def descend(  # type: ignore[no-untyped-def]
-    padded, margin, p, sigmas, weights, extra, half_width, noise, iterations, work  # noqa: ANN001
+def descend(
+    padded: NDArray[np.float32],
+    margin: int,
+    p: NDArray[np.float64],
+    sigmas: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    extra: float,
+    half_width: float,
+    noise: float,
+    iterations: int,
+    work: tuple[
+        NDArray[np.float64],
+        NDArray[np.float64],
+        NDArray[np.float64],
+        NDArray[np.float64],
+        NDArray[np.float64],
+        NDArray[np.float64],
+    ],
 ) -> bool:
     """Levenberg-Marquardt from ``p``, which is changed; False when no step lowered the cost at all."""
     normal, gradient, totals, trial_normal, trial_gradient, trial_totals = work
@@ -242,8 +278,17 @@ def descend(  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True, parallel=True)
-def fit_all(  # type: ignore[no-untyped-def]
-    padded, margin, ends, uncertainty, noise, sigmas, weights, parameters, covariance, statistics  # noqa: ANN001
+def fit_all(
+    padded: NDArray[np.float32],
+    margin: int,
+    ends: NDArray[np.float64],
+    uncertainty: NDArray[np.float64],
+    noise: NDArray[np.float64],
+    sigmas: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    parameters: NDArray[np.float64],
+    covariance: NDArray[np.float64],
+    statistics: NDArray[np.float64],
 ) -> None:
     """Fit every row; results go into the last three arrays."""
     core = 0.0

@@ -33,8 +33,8 @@ MAX_ANGLE_RAD = math.radians(25.0)
 class Proposals:
     """What the network said, one row a window above the floor.
 
-    ``ends`` ``[n, 4]`` x0, y0, x1, y1 in frame pixels; ``logit`` ``[n]``; ``scale`` ``[n]`` the binning (1, 2, 4) of the
-    frame it was seen in; ``members`` ``[n]`` how many windows made it (1 before merging).
+    ``ends`` ``[n, 4]`` x0, y0, x1, y1 in frame pixels; ``logit`` ``[n]``; ``scale`` ``[n]`` the binning (1, 2, 4)
+    of the frame it was seen in; ``members`` ``[n]`` how many windows made it (1 before merging).
     """
 
     ends: NDArray[np.float64]
@@ -82,7 +82,12 @@ def first_rows(proposals: Proposals) -> NDArray[np.intp]:
 
 
 @njit(cache=True)
-def belongs(line, ends, across, gap) -> bool:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def belongs(
+    line: NDArray[np.float64],
+    ends: NDArray[np.float64],
+    across: float,
+    gap: float,
+) -> bool:
     """Whether two segments lie on one line and touch: the longer is the line, the shorter is measured against it."""
     a = line
     b = ends
@@ -107,7 +112,11 @@ def belongs(line, ends, across, gap) -> bool:  # type: ignore[no-untyped-def]  #
 
 
 @njit(cache=True)
-def extended(line, ends, least) -> bool:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def extended(
+    line: NDArray[np.float64],
+    ends: NDArray[np.float64],
+    least: float,
+) -> bool:
     """Make ``line`` longer by what of ``ends`` sticks out by more than ``least``; True if it changed."""
     length = math.hypot(line[2] - line[0], line[3] - line[1])
     if length < 1e-9:
@@ -132,7 +141,12 @@ def extended(line, ends, least) -> bool:  # type: ignore[no-untyped-def]  # noqa
 
 
 @njit(cache=True)
-def grow(ends, logit, scale, extra):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+def grow(
+    ends: NDArray[np.float64],
+    logit: NDArray[np.float64],
+    scale: NDArray[np.float64],
+    extra: float,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Cluster number of each row (rows sorted by logit, best first) and the ends of each cluster."""
     n = len(logit)
     middle = np.empty((n, 2), np.int64)
@@ -166,7 +180,9 @@ def grow(ends, logit, scale, extra):  # type: ignore[no-untyped-def]  # noqa: AN
             begin += 1
             reach = int(math.ceil(0.75 * scale[member])) + (1 if scale[member] < 2 else 0)
             for by in range(max(middle[member, 1] - reach, top), min(middle[member, 1] + reach, top + rows - 1) + 1):
-                for bx in range(max(middle[member, 0] - reach, left), min(middle[member, 0] + reach, left + columns - 1) + 1):
+                for bx in range(
+                    max(middle[member, 0] - reach, left), min(middle[member, 0] + reach, left + columns - 1) + 1
+                ):
                     i = head[(by - top) * columns + bx - left]
                     while i >= 0:
                         if cluster[i] < 0:

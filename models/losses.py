@@ -33,7 +33,7 @@ def streak_loss(output: Tensor, target: Tensor, weight: Tensor) -> StreakLoss:
     """Give the loss of a batch of cells.
 
     ``output`` ``[n, 5, r, c]`` as StreakNet gives it; ``target`` ``[n, 5, r, c]``: 1 or 0, then the ends in pixels from
-    the window's first pixel; ``weight`` ``[n, r, c]``: 0 where a cell is left out. Invariant under exchange of the ends.
+    the window's first pixel; ``weight`` ``[n, r, c]``: 0 where a cell is left out. Exchanging the ends changes nothing.
     """
     positive = target[:, 0] > 0.5  # n r c
     count = positive.sum().clamp(min=1)
@@ -46,5 +46,5 @@ def streak_loss(output: Tensor, target: Tensor, weight: Tensor) -> StreakLoss:
 
 
 def end_distance(output: Tensor, target: Tensor) -> Tensor:
-    """Smooth L1 of two pairs of ends ``[n, 4, r, c]``, averaged over the four numbers: ``[n, r, c]``, in ``ENDS_BETA_PX``."""
+    """Smooth L1 of two pairs of ends ``[n, 4, r, c]`` in ``ENDS_BETA_PX``, averaged over the four: ``[n, r, c]``."""
     return functional.smooth_l1_loss(output / ENDS_BETA_PX, target / ENDS_BETA_PX, reduction="none").mean(dim=1)

@@ -61,13 +61,14 @@ class StreakPredictor:
         result: NDArray[np.float32] = out[0].permute(1, 2, 0).cpu().numpy()
         return result
 
-
     def score(self, logit: NDArray[np.float64], expected_per_frame: float) -> NDArray[np.float64]:
         """Give the probability of logits ``[n]`` by the weights' calibration, moved to the expected density.
 
         Odds of true against false go with the number of true ones: a shift of the logit (Saerens et al. 2002).
         """
-        slope, intercept, density = (float(self.weights.facts["calibration"][key]) for key in ("slope", "intercept", "density"))
+        slope, intercept, density = (
+            float(self.weights.facts["calibration"][key]) for key in ("slope", "intercept", "density")
+        )
         return np.asarray(1.0 / (1.0 + np.exp(-(slope * logit + intercept + math.log(expected_per_frame / density)))))
 
 
@@ -83,5 +84,5 @@ def load_streak_network(name: str = "streaknet", device: str = "auto") -> Streak
     network = StreakNet(StreakNetShape(shape["window"], shape["step"], tuple(shape["channels"])))
     network.load_state_dict(dict(weights.tensors))
     where = choose_device(device)
-    network = network.to(where, memory_format=torch.channels_last).eval()
+    network = network.to(where).eval()
     return StreakPredictor(network, where, torch.float16 if where.type == "cuda" else torch.float32, weights)

@@ -38,7 +38,16 @@ def label_cells(
 
 
 @njit(cache=True)
-def clip(x0, y0, x1, y1, left, top, side, out) -> bool:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def clip(
+    x0: float,
+    y0: float,
+    x1: float,
+    y1: float,
+    left: float,
+    top: float,
+    side: float,
+    out: NDArray[np.float64],
+) -> bool:
     """The piece of a segment inside a square (Liang and Barsky 1984), into ``out``; False when none is."""
     low, high = 0.0, 1.0
     for axis in range(2):
@@ -62,7 +71,13 @@ def clip(x0, y0, x1, y1, left, top, side, out) -> bool:  # type: ignore[no-untyp
 
 
 @njit(cache=True)
-def _label(trails, target, weight, window, step) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
+def _label(
+    trails: NDArray[np.float64],
+    target: NDArray[np.float32],
+    weight: NDArray[np.float32],
+    window: int,
+    step: int,
+) -> None:
     rows, cols = weight.shape
     margin = (window - step) // 2
     signal = np.zeros((rows, cols))

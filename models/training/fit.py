@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
@@ -37,7 +37,7 @@ class Run:
     warmup_steps: int = 200
     validate_every: int = 500
     patience: int = 12
-    device: torch.device = torch.device("cpu")
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     resume: bool = False
 
 
@@ -80,7 +80,12 @@ def fit(
         optimizer.load_state_dict(state["optimizer"])
         step, best, stale = state["step"], state["best"], state["stale"]
     began = time.monotonic()
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total}"),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns) as progress:
         task = progress.add_task("training", total=run.steps, completed=step)
         while step < run.steps:
@@ -102,7 +107,11 @@ def fit(
                 stale = 0 if figures["loss"] < best else stale + 1
                 if figures["loss"] < best:
                     best = figures["loss"]
-                    save(run.folder / "best.safetensors", network.state_dict(), {**facts, "step": step, "validation": figures})
+                    save(
+                        run.folder / "best.safetensors",
+                        network.state_dict(),
+                        {**facts, "step": step, "validation": figures},
+                    )
                 keep_checkpoint(checkpoint, network, optimizer, step, best, stale)
                 if stale >= run.patience:
                     return Outcome(step, best, "patience")
@@ -121,7 +130,13 @@ def keep_checkpoint(
 ) -> None:
     """Write what ``resume`` needs, whole or not at all."""
     partial = path.with_suffix(".partial")
-    state = {"network": network.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "best": best, "stale": stale}
+    state = {
+        "network": network.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "step": step,
+        "best": best,
+        "stale": stale,
+    }
     torch.save(state, partial)
     partial.replace(path)
 

@@ -1,4 +1,4 @@
-"""The recipes by name: what ``needlestream train NAME`` runs, each with its seed and settings recorded in the weights."""
+"""The recipes by name: what ``needlestream train NAME`` runs; seed and settings are recorded in the weights."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def train_streaknet(training: Training) -> Outcome:
             pass
     torch.manual_seed(training.seed)
     device = choose_device(training.device)
-    network = StreakNet().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = StreakNet().to(device)
     run = Run(
         training.folder,
         training.steps,
@@ -77,7 +77,12 @@ def train_streaknet(training: Training) -> Outcome:
             "step": network.shape.step,
             "channels": list(network.shape.channels),
         },
-        "recipe": {"survey": training.survey, "seed": training.seed, "steps": training.steps, "scenes": training.scenes},
+        "recipe": {
+            "survey": training.survey,
+            "seed": training.seed,
+            "steps": training.steps,
+            "scenes": training.scenes,
+        },
     }
     batches = streak_batches(bank, training.seed, round_, training.workers)
     return fit(network, batches, streak_batch_loss, StreakValidation(validation, training.seed + 1), run, facts)
@@ -96,5 +101,7 @@ def train(name: str, training: Training) -> Outcome:
     if training.survey not in KINDS:
         raise BadRecipe(f"no survey named {training.survey!r} to train for: there are {', '.join(sorted(KINDS))}")
     if not 0 <= training.seed < EVALUATION_SEEDS - 1:
-        raise BadRecipe(f"seed {training.seed}: seeds from {EVALUATION_SEEDS} up belong to evaluation; give a lower one")
+        raise BadRecipe(
+            f"seed {training.seed}: seeds from {EVALUATION_SEEDS} up belong to evaluation; give a lower one"
+        )
     return RECIPES[name](training)

@@ -110,7 +110,7 @@ class Sample:
 
 
 def trail_power(length_px: NDArray[np.float64], kernel: Kernel) -> NDArray[np.float64]:
-    """Sum of the squared pixels of a trail of unit flux, by the closed form for a Gaussian of the kernel's noise area."""
+    """Sum of the squared pixels of a trail of unit flux: the closed form for a Gaussian of the kernel's noise area."""
     pixels = kernel.values.astype(np.float64) / kernel.oversampling**2
     sigma = math.sqrt(1.0 / (4.0 * math.pi * (pixels**2).sum() * kernel.oversampling**2))
     a = np.maximum(length_px, 1e-3) / (2.0 * sigma)
@@ -126,7 +126,9 @@ def draw_trails(rng: np.random.Generator, scene: Scene, scale: int) -> NDArray[n
     """
     height, width = scene.electrons.shape
     megapixels = height * width / 1e6 / scale**2
-    count = 0 if rng.uniform() < 0.25 else rng.poisson(megapixels * math.exp(rng.uniform(math.log(10.0), math.log(80.0))))
+    count = (
+        0 if rng.uniform() < 0.25 else rng.poisson(megapixels * math.exp(rng.uniform(math.log(10.0), math.log(80.0))))
+    )
     shortest = max(SHORTEST_PX, SHORTEST_IN_FWHM * scene.kernel.fwhm_px)
     lengths = np.exp(rng.uniform(math.log(shortest), math.log(150.0 * scale), count))
     stubs = rng.uniform(size=count) < 0.05
@@ -163,7 +165,7 @@ def whitened_exposure(electrons: NDArray[np.float32], saturation_e: float | None
 
 
 def draw_sample(rng: np.random.Generator, scene: Scene, scale: int, tiling: Tiling, cells: int) -> Sample:
-    """A new exposure of ``scene`` at ``scale``, cut into crops of ``cells`` x ``cells`` windows (fewer when it is small)."""
+    """A new exposure of ``scene`` at ``scale``, cut into crops of ``cells`` x ``cells`` windows, or what fits."""
     trails = draw_trails(rng, scene, scale)
     # Some headers do not say where the detector saturates.
     saturation_e = 0.97 * scene.conditions.defects.full_well_e if rng.uniform() < 0.8 else None
@@ -194,9 +196,9 @@ def with_masks(rng: np.random.Generator, pixels: NDArray[np.float32]) -> NDArray
             x, y, size = rng.integers(width), rng.integers(height), rng.integers(2, 40)
             masked[y : y + size, x : x + int(size * rng.uniform(0.5, 2.0)) + 1] = np.nan
     if rng.uniform() < 0.15:
-        side, depth = rng.integers(4), rng.integers(1, 60)
-        masked[(slice(None), slice(None, depth)) if side == 0 else (slice(None), slice(-depth, None)) if side == 1
-               else (slice(None, depth), slice(None)) if side == 2 else (slice(-depth, None), slice(None))] = np.nan  # fmt: skip
+        depth = int(rng.integers(1, 60))
+        border = np.rot90(masked, int(rng.integers(4)))  # a view: one of the four sides comes to the top
+        border[:depth] = np.nan
     return masked
 
 

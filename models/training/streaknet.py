@@ -48,7 +48,7 @@ class StreakBatch:
 
 
 class StreakBatches(IterableDataset[StreakBatch]):
-    """Endless batches; each worker draws its own, from the seed, the worker's number and ``round`` (a resumed run's)."""
+    """Endless batches; each worker draws its own, from the seed, its number and ``round`` (of a resumed run)."""
 
     def __init__(self, bank: Bank, tiling: Tiling, seed: int, round_: int) -> None:
         self.bank = bank
@@ -71,11 +71,12 @@ class StreakBatches(IterableDataset[StreakBatch]):
             # One sky read and one exposure give several crops at scale 1; the coarser ones need as many exposures.
             sample = draw_sample(rng, scene, scale, self.tiling, CROP_CELLS)
             waiting[scale] += [
-                Sample(sample.pixels[i], sample.fwhm_px, sample.target[i], sample.weight[i]) for i in range(len(sample.pixels))
+                Sample(sample.pixels[i], sample.fwhm_px, sample.target[i], sample.weight[i])
+                for i in range(len(sample.pixels))
             ]
             per_batch = max(1, WINDOWS_PER_BATCH // sample.weight[0].size)
             if len(waiting[scale]) >= BUFFER_BATCHES * per_batch:
-                rng.shuffle(waiting[scale])  # type: ignore[arg-type]
+                rng.shuffle(waiting[scale])
                 yield stacked(waiting[scale][:per_batch])
                 del waiting[scale][:per_batch]
 
@@ -122,7 +123,15 @@ class StreakValidation:
             rng = np.random.default_rng([self.seed, index])
             scale = (1, 1, 2)[index % 3]
             sample = draw_sample(rng, self.bank.scene(index), scale, Tiling(), CROP_CELLS)
-            yield scale, stacked([Sample(p, sample.fwhm_px, t, w) for p, t, w in zip(sample.pixels, sample.target, sample.weight, strict=True)])
+            yield (
+                scale,
+                stacked(
+                    [
+                        Sample(p, sample.fwhm_px, t, w)
+                        for p, t, w in zip(sample.pixels, sample.target, sample.weight, strict=True)
+                    ]
+                ),
+            )
 
     def __call__(self, network: nn.Module) -> Mapping[str, float]:
         """The loss, the share of positive windows above the 10 and 100 best false ones a frame, and the ends' error."""
@@ -148,5 +157,8 @@ class StreakValidation:
         false = torch.sort(logit[(truth < 0.5) & (weight > 0.5)], descending=True).values
         true = logit[truth > 0.5]
         frames = len(logit) / FRAME_CELLS
-        recall = {f"recall_{n}": float((true > false[min(int(n * frames), len(false) - 1)]).float().mean()) for n in (10, 100, 1000)}
+        recall = {
+            f"recall_{n}": float((true > false[min(int(n * frames), len(false) - 1)]).float().mean())
+            for n in (10, 100, 1000)
+        }
         return {"loss": float(np.mean(losses)), **recall, "ends_px": float(torch.cat(errors).median())}
