@@ -1,8 +1,8 @@
 """Whole exposures: one sky seen several times by a dithering camera, with asteroids moving across it, as FITS files.
 
-This is what the evaluation stands on, so the truth is computed once, on the sky: an asteroid moves on a straight line in
-the field's tangent plane, and each frame's own WCS turns where it was at the opening and at the closing of the shutter
-into pixels. Stars and galaxies go the same way; noise, cosmic rays and detector are new in each exposure, the detector's
+This is what the evaluation stands on, so the truth is computed once, on the sky: an asteroid moves on a straight line
+in the field's tangent plane, and each frame's own WCS turns where it was at the opening and at the closing of the
+shutter into pixels. Stars and galaxies go the same way; noise and cosmic rays are new in each exposure, the detector's
 defects stay where they are. Whatever is wrong here makes every published figure wrong without anybody noticing: the
 truth is tested against the pixels.
 """
@@ -10,7 +10,7 @@ truth is tested against the pixels.
 from __future__ import annotations
 
 import csv
-import datetime
+import datetime as dt
 import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -159,7 +159,7 @@ class _Field:
     wcs: WCS
     sources: Sources
     asteroids: NDArray[np.float64]
-    opened: tuple[datetime.datetime, ...]
+    opened: tuple[dt.datetime, ...]
     pointings: NDArray[np.float64]
 
 
@@ -228,8 +228,8 @@ def _draw_sky(plan: Plan, seed: int) -> _Field:
     drawn = draw_sources(rng, conditions.population, (math.ceil(height), math.ceil(width)), rim_px=0)
     for table in (drawn.stars, drawn.galaxies):
         table[:, :2] += low
-    night = datetime.datetime(2027, 1, 1, tzinfo=datetime.UTC) + datetime.timedelta(seconds=rng.uniform(0.0, 3e7))
-    opened = tuple(night + datetime.timedelta(seconds=camera.cycle_s * k) for k in range(plan.dithers))
+    night = dt.datetime(2027, 1, 1, tzinfo=dt.UTC) + dt.timedelta(seconds=rng.uniform(0.0, 3e7))
+    opened = tuple(night + dt.timedelta(seconds=camera.cycle_s * k) for k in range(plan.dithers))
     declination = math.degrees(math.asin(rng.uniform(-0.9, 0.9)))
     return _Field(
         name=f"S{seed}",
@@ -279,7 +279,11 @@ def _draw_asteroids(
     area = float(np.prod(high - low)) / (shape[0] * shape[1])
     n = round(plan.asteroids * area)
     places = rng.uniform(low, high, (n, 2))
-    rates_px_s = np.exp(rng.uniform(*np.log(plan.rates_arcsec_h), n)) / 3600.0 / scale_arcsec
+    rates_px_s = (
+        np.exp(rng.uniform(math.log(plan.rates_arcsec_h[0]), math.log(plan.rates_arcsec_h[1]), n))
+        / 3600.0
+        / scale_arcsec
+    )
     turns = rng.uniform(0.0, 2.0 * math.pi, n)
     magnitudes = rng.uniform(*plan.magnitudes, n)
     return np.column_stack([places, rates_px_s * np.cos(turns), rates_px_s * np.sin(turns), magnitudes])
@@ -312,7 +316,7 @@ def _draw_frame(field: _Field, exposure: int, ccd: int, *, compressed: bool) -> 
         noise_e=conditions.noise_e,
         zero_point=conditions.zero_point,
         exposure_s=conditions.exposure_s,
-        mid_time_utc=_iso(field.opened[exposure] + datetime.timedelta(seconds=0.5 * conditions.exposure_s)),
+        mid_time_utc=_iso(field.opened[exposure] + dt.timedelta(seconds=0.5 * conditions.exposure_s)),
     )
     truths, trails = _trails(field, exposure, wcs, spread, conditions, facts)
     add_trails(image, trails, spread.core)
@@ -434,7 +438,7 @@ def trail_snr(trail: NDArray[np.float64], kernel: Kernel, variance: float) -> fl
     return float(trail[4] / unit * np.sqrt(np.vdot(stamp, stamp) / variance))
 
 
-def _iso(moment: datetime.datetime) -> str:
+def _iso(moment: dt.datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
 
 

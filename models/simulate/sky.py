@@ -32,8 +32,8 @@ KINDS = ("euclid-vis", "euclid-reference", "kids-omegacam", "subaru-hsc", "gener
 SERSIC_INDICES = (0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 4.0, 5.5)
 # The table's last radius, in half-light radii: 0.5 % of a de Vaucouleurs profile lie beyond.
 PROFILE_END = 30.0
-# A ring of a galaxy that adds less than this to a pixel ends it.
-FAINTEST_RING_E = 0.005
+# A galaxy ends where its light falls below this part of the noise of a pixel.
+FAINTEST_RING = 0.01
 # Stars with more light than this get their wings drawn; a hundredth of less, over 1,000 pixels, is lost in any sky.
 WINGS_FROM_E = 3e4
 
@@ -404,7 +404,15 @@ def paint_sources(image: NDArray[np.float32], sources: Sources, spread: PointSpr
     if backdrop.spike_share and len(angles):
         reach = 0.9 * (spread.wings.values.shape[0] // 2)
         add_long_spikes(image, stars, angles, backdrop.spike_share, 0.6 * spread.core.fwhm_px, reach)
-    _add_galaxies(image, sources.galaxies, spread.core.phases, spread.core.envelope, _profiles(), spread.core.fwhm_px)
+    _add_galaxies(
+        image,
+        sources.galaxies,
+        spread.core.phases,
+        spread.core.envelope,
+        _profiles(),
+        spread.core.fwhm_px,
+        FAINTEST_RING * conditions.noise_e,
+    )
 
 
 @lru_cache(maxsize=1)
@@ -432,10 +440,17 @@ def _add_galaxies(
     envelope: NDArray[np.float32],
     profiles: NDArray[np.float64],
     fwhm: float,
+    faintest_e: float,
 ) -> None:
     """Each galaxy as elliptical rings of point sources, closer together than the PSF can tell."""
     height, width = image.shape
     step = min(0.45 * fwhm, 1.0)
+    # Outside its middle a galaxy is smoother than the wings of the PSF: its inner part, with all of the light, will do.
+    short = min(int(ceil(2.5 * fwhm)), envelope.shape[0])
+    middle_stamp = phases[0, 0]
+    radius_px = middle_stamp.shape[0] // 2
+    span = slice(radius_px - min(short, radius_px), radius_px + min(short, radius_px) + 1)
+    short_share = middle_stamp[span, span].sum()
     for g in range(galaxies.shape[0]):
         x, y, flux, radius = galaxies[g, 0], galaxies[g, 1], galaxies[g, 2], galaxies[g, 3]
         profile, ratio = profiles[int(galaxies[g, 4])], galaxies[g, 5]
@@ -448,15 +463,18 @@ def _add_galaxies(
             light = _light_within(profile, outer / radius) - inside
             inside += light
             area = pi * ratio * (outer * outer - inner * inner)
-            if light * flux < FAINTEST_RING_E * area:
+            if light * flux < faintest_e * area:
                 break
             middle = 0.5 * (inner + outer) if inner > 0.0 else 0.4 * outer
             # The circumference of an ellipse to a few per cent; three points at the least, for the centre.
             n = max(3, ceil(2.0 * pi * middle * sqrt(0.5 * (1.0 + ratio * ratio)) / step))
             weight = light * flux / n
             reach = 1
-            while reach < envelope.shape[0] and envelope[reach] * min(weight * 30.0, light * flux) > FAINTEST_RING_E:
+            while reach < envelope.shape[0] and envelope[reach] * min(weight * 30.0, light * flux) > 0.1 * faintest_e:
                 reach += 1
+            if middle > 2.0 * fwhm and reach > short:
+                reach = short
+                weight /= short_share
             for k in range(n):
                 theta = 2.0 * pi * (k + 0.5 * (n % 2)) / n + middle
                 u, v = middle * cos(theta), middle * ratio * sin(theta)
