@@ -1,0 +1,197 @@
+"""How well a found streak is measured: residuals beside what the data can say, pulls, and what a score is worth.
+
+The bound is Cramer and Rao's for a line of uniform brightness under a Gaussian PSF in white noise, with flux and both
+ends unknown: no unbiased fit does better. It is computed for each found truth from its own length, SNR and PSF, and
+drawn from at random, so that medians stand beside medians.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.special import ndtr
+
+from models.evaluate.matching import end_distances, ends_of, lengths, strict
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SNR_EDGES = (5.0, 8.0, 12.0, 20.0, 50.0, np.inf)
+SCORE_EDGES = (0.0, 0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
+FWHM_PER_SIGMA = 2.3548
+_DRAWS = 20
+# Half of a normal distribution lies within 0.6745 sigma of its middle: the width that outliers do not move.
+_QUARTILE = 0.6745
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """Of the found truths of one SNR bin, medians in pixels; ``bound`` values None where the PSF is not known.
+
+    ``along_px`` and ``across_px`` are those of the mid-point, with respect to the true line.
+    """
+
+    snr_from: float
+    snr_to: float
+    count: int
+    end_px: float | None
+    end_bound_px: float | None
+    mid_px: float | None
+    along_px: float | None
+    across_px: float | None
+    strict: int
+
+
+@dataclass(frozen=True)
+class Pull:
+    """Residual over claimed sigma of one quantity: a unit normal has width 1, middle 0 and 0.3 % beyond 3."""
+
+    quantity: str
+    count: int
+    middle: float | None
+    width: float | None
+    beyond_3: float | None
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Of the detections with a score in one bin: how many are true, in the sample and at the expected density."""
+
+    score_from: float
+    score_to: float
+    count: int
+    mean_score: float
+    true_fraction: float
+    true_fraction_expected: float
+
+
+def cramer_rao(
+    length_px: NDArray[np.float64],
+    snr: NDArray[np.float64],
+    sigma_px: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lowest possible sigma of an end ``[n]`` along and across the line, in pixels.
+
+    ``snr`` is the flux over its error when only the flux is unknown. The light along the line is
+    F/L (Phi((u - a)/s) - Phi((u - b)/s)); its derivatives by F, a and b give the 3 x 3 information of the first, and
+    shifting it across by an amount linear in u, with the integral of G'^2 over that of G^2 being 1/(2 s^2), the
+    2 x 2 of the second. Both are inverted for each streak.
+    """
+    length = np.maximum(length_px, 0.3 * sigma_px)[:, None]
+    s = sigma_px[:, None]
+    u = np.linspace(-0.5, 0.5, 801) * (length + 10 * s)  # n u
+    a, b = -length / 2, length / 2
+    light = (ndtr((u - a) / s) - ndtr((u - b) / s)) / length
+    density_a, density_b = (np.exp(-0.5 * ((u - end) / s) ** 2) / (s * np.sqrt(2 * np.pi)) for end in (a, b))
+    by_a = (light - density_a) / length
+    by_b = (density_b - light) / length
+    power = (light**2).sum(axis=1)[:, None, None]
+    shapes = np.stack([light, by_a, by_b], axis=1)  # n 3 u
+    information = np.einsum("niu,nju->nij", shapes, shapes) / power * snr[:, None, None] ** 2
+    along = np.sqrt(np.linalg.inv(information)[:, 1, 1])
+    leverage = np.stack([light * (b - u), light * (u - a)], axis=1) / length[:, None]  # n 2 u
+    information = np.einsum("niu,nju->nij", leverage, leverage) / power * (snr / sigma_px)[:, None, None] ** 2 / 2
+    across = np.sqrt(np.linalg.inv(information)[:, 0, 0])
+    return along, across
+
+
+def residuals(truths: NDArray[np.void], detections: NDArray[np.void], *, seed: int) -> list[Residuals]:
+    """Residuals of pairs of truths (``TRUTH``) and their detections (``DETECTION``), row by row, in bins of true SNR.
+
+    Where the truth does not know its SNR, the detection's is taken.
+    """
+    true_ends, ends = ends_of(truths), ends_of(detections)
+    snr = np.where(np.isfinite(truths["snr_limit"]), truths["snr_limit"], detections["snr"])
+    distance = end_distances(true_ends, ends)
+    offset = ends.mean(axis=1) - true_ends.mean(axis=1)
+    line = true_ends[:, 1] - true_ends[:, 0]
+    unit = line / np.maximum(np.hypot(line[:, 0], line[:, 1]), 1e-9)[:, None]
+    along = np.abs((offset * unit).sum(axis=1))
+    across = np.abs(offset[:, 0] * unit[:, 1] - offset[:, 1] * unit[:, 0])
+    agrees = strict(true_ends, ends)
+    bound = _drawn_bound(truths, snr, np.random.default_rng(seed))
+    table = []
+    for low, high in pairwise(SNR_EDGES):
+        here = (snr >= low) & (snr < high)
+        table.append(
+            Residuals(
+                snr_from=low,
+                snr_to=high,
+                count=int(here.sum()),
+                end_px=_median(distance[here]),
+                end_bound_px=_median(bound[here]),
+                mid_px=_median(np.hypot(offset[here, 0], offset[here, 1])),
+                along_px=_median(along[here]),
+                across_px=_median(across[here]),
+                strict=int(agrees[here].sum()),
+            ),
+        )
+    return table
+
+
+def _drawn_bound(truths: NDArray[np.void], snr: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+    """Errors of ends ``[n, draws]`` as they would scatter at the bound; NaN where the PSF or the SNR is not known."""
+    drawn = np.full((len(truths), _DRAWS), np.nan)
+    known = np.isfinite(truths["fwhm_px"]) & (snr > 0)
+    if known.any():
+        sigma = truths["fwhm_px"][known] / FWHM_PER_SIGMA
+        along, across = cramer_rao(lengths(ends_of(truths[known])), snr[known], sigma)
+        size = (int(known.sum()), _DRAWS)
+        drawn[known] = np.hypot(along[:, None] * rng.standard_normal(size), across[:, None] * rng.standard_normal(size))
+    return drawn
+
+
+def _median(values: NDArray[np.float64]) -> float | None:
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if known.size else None
+
+
+def pulls(truths: NDArray[np.void], detections: NDArray[np.void]) -> list[Pull]:
+    """Residual over claimed sigma of the four coordinates of the ends and of the magnitude."""
+    true_ends, ends = ends_of(truths), ends_of(detections)
+    straight = np.linalg.norm(true_ends - ends, axis=2).sum(axis=1)
+    crossed = np.linalg.norm(true_ends[:, ::-1] - ends, axis=2).sum(axis=1)
+    paired = np.where((straight <= crossed)[:, None, None], true_ends, true_ends[:, ::-1])
+    table = []
+    for column, (end, axis) in {"x0": (0, 0), "y0": (0, 1), "x1": (1, 0), "y1": (1, 1)}.items():
+        table.append(_pull(column, ends[:, end, axis] - paired[:, end, axis], detections[f"{column}_err"]))
+    table.append(_pull("mag", detections["mag"] - truths["mag"], detections["mag_err"]))
+    return table
+
+
+def _pull(quantity: str, residual: NDArray[np.float64], claimed: NDArray[np.float64]) -> Pull:
+    usable = np.isfinite(residual) & (claimed > 0)
+    pull = residual[usable] / claimed[usable]
+    if not len(pull):
+        return Pull(quantity, 0, None, None, None)
+    low, middle, high = np.percentile(pull, [25, 50, 75])
+    return Pull(
+        quantity,
+        len(pull),
+        float(middle),
+        float((high - low) / (2 * _QUARTILE)),
+        float((np.abs(pull - middle) > 3).mean()),
+    )
+
+
+def reliability(
+    score: NDArray[np.float64], true: NDArray[np.bool_], *, density: float, expected: float
+) -> list[Reliability]:
+    """What a score is worth: ``score`` and whether ``true`` of detections that are either true or false.
+
+    ``density`` is the truths per frame of the sample and ``expected`` that for which scores are calibrated: a true one
+    counts ``expected / density`` times at the expected density.
+    """
+    weight = np.where(true, expected / density if density > 0 else 0.0, 1.0)
+    table = []
+    for low, high in pairwise(SCORE_EDGES):
+        here = (score >= low) & ((score < high) | (high == SCORE_EDGES[-1]))
+        if here.any():
+            weighted = float((weight[here] * true[here]).sum() / weight[here].sum()) if weight[here].any() else 0.0
+            table.append(
+                Reliability(low, high, int(here.sum()), float(score[here].mean()), float(true[here].mean()), weighted)
+            )
+    return table

@@ -1,0 +1,172 @@
+"""The figures as files: JSON for programs, Markdown for people.
+
+Both say the same. A figure that does not exist (a class that never reaches one half, a PSF that nobody measured) is
+null in one and a dash in the other, never a number that stands for nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from models.evaluate.completeness import FALSE_PER_FRAME, LENGTH_CLASSES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from models.evaluate.completeness import Grid, HalfMagnitude
+    from models.evaluate.streaks import StreakReport
+
+_QUOTABLE_FRAMES = 8  # fewer give an m50 that is good to 0.1 mag at best
+
+
+def as_json(facts: Mapping[str, Any]) -> str:
+    """Facts (values, dataclasses, arrays, nested) as JSON text; what is not finite is null."""
+    return json.dumps(_plain(facts), indent=1, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_plain(one) for one in value]
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def as_markdown(title: str, reports: Mapping[str, StreakReport]) -> str:
+    """Tables for people: the first report in full, all of them side by side in the table of m50.
+
+    ``reports`` are the detectors by name, run on the same frames.
+    """
+    first = next(iter(reports.values()))
+    parts = [f"# {title}", _sample(first), "## m50 (magnitude at which half are found)", _halves(reports)]
+    parts += ["## At the threshold", _threshold(first)]
+    for name, table in first.by_length.items():
+        parts += [f"## Found of all, by length and magnitude, {name}", _grid("length px", table)]
+    for name, table in first.by_rate.items():
+        if table.total.any():
+            parts += [f"## Found of all, by rate and magnitude, {name}", _grid("arcsec/h", table)]
+    parts += ["## Residuals of what is found at the threshold, medians", _residuals(first)]
+    parts += ["## Residual over claimed sigma", _pulls(first), "## What a score is worth", _reliability(first)]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def figure(value: float | None, digits: int = 2) -> str:
+    """A number with so many decimals, a dash where there is none."""
+    return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def _sample(report: StreakReport) -> str:
+    lines = (
+        f"{report.n_frames} frames, {report.truths} truths ({report.truths_that_count} of 5 px and longer with both "
+        f"ends 10 px inside), {report.detections} detections ({report.duplicates} duplicates)."
+    )
+    if report.left_out:
+        lines += f" {report.left_out} truths and detections are of frames that were not examined, and left out."
+    if report.n_frames < _QUOTABLE_FRAMES:
+        lines += f" Fewer than {_QUOTABLE_FRAMES} frames: not to be quoted."
+    return lines
+
+
+def _halves(reports: Mapping[str, StreakReport]) -> str:
+    head = ["detector", "length px", *(f"{rate:g} false per frame" for rate in FALSE_PER_FRAME)]
+    rows = []
+    for detector, report in reports.items():
+        by_key = {(half.lengths, half.false_per_frame): half for half in report.half_magnitudes}
+        for name in LENGTH_CLASSES:
+            halves = [by_key[name, rate] for rate in FALSE_PER_FRAME]
+            rows.append([detector, _length_name(name), *(_half(half) for half in halves)])
+    first = next(iter(reports.values())).half_magnitudes
+    limits = {name: [figure(half.noise_limit) for half in first if half.lengths == name] for name in LENGTH_CLASSES}
+    rows += [["noise alone (analytic, the same truths)", _length_name(name), *limits[name]] for name in LENGTH_CLASSES]
+    return table(head, rows)
+
+
+def _length_name(name: str) -> str:
+    return "5 and longer" if name == "all" else name
+
+
+def _half(half: HalfMagnitude) -> str:
+    error = "" if half.m50_err is None else f" ± {half.m50_err:.2f}"
+    return figure(half.m50) + error if half.m50 is not None else "-"
+
+
+def _threshold(report: StreakReport) -> str:
+    at = report.at_threshold
+    rows = [
+        ["threshold", figure(at.threshold, 3)],
+        ["found / truths that count", f"{at.found} / {at.truths}"],
+        ["truths per frame (density of this sample)", figure(at.density, 1)],
+        ["false per frame", figure(at.false_per_frame)],
+        [f"purity at {at.density:.1f} per frame", figure(at.purity, 3)],
+        [f"purity at {at.expected_streaks_per_frame:g} per frame", figure(at.purity_expected, 3)],
+        ["empty frames", str(at.empty_frames)],
+        ["false per empty frame", figure(at.false_per_empty_frame)],
+        ["empty frames without any", figure(at.clean_fraction, 2)],
+    ]
+    return table(["", ""], rows)
+
+
+def _grid(name: str, grid: Grid) -> str:
+    edges = grid.mag_edges
+    head = [name, *(f"{low:g}-{high:g} mag" for low, high in pairwise(edges))]
+    rows = [
+        [f"{low:g}-{high:g}", *(f"{k}/{n}" if n else "" for k, n in zip(found, total, strict=True))]
+        for (low, high), found, total in zip(pairwise(grid.second_edges), grid.found, grid.total, strict=True)
+    ]
+    return table(head, rows)
+
+
+def _residuals(report: StreakReport) -> str:
+    head = ["SNR", "streaks", "end px", "bound px", "mid-point px", "along px", "across px", "strict"]
+    rows = [
+        [
+            f"{row.snr_from:g}-{row.snr_to:g}" if math.isfinite(row.snr_to) else f"{row.snr_from:g} and more",
+            str(row.count),
+            *(figure(value, 3) for value in (row.end_px, row.end_bound_px, row.mid_px, row.along_px, row.across_px)),
+            figure(row.strict / row.count, 3) if row.count else "-",
+        ]
+        for row in report.residuals
+    ]
+    return table(head, rows)
+
+
+def _pulls(report: StreakReport) -> str:
+    rows = [
+        [pull.quantity, str(pull.count), figure(pull.middle), figure(pull.width), figure(pull.beyond_3, 3)]
+        for pull in report.pulls
+    ]
+    return table(["", "streaks", "middle", "width", "beyond 3"], rows)
+
+
+def _reliability(report: StreakReport) -> str:
+    density, expected = report.at_threshold.density, report.at_threshold.expected_streaks_per_frame
+    head = ["score", "detections", "mean score", f"true at {density:.1f} per frame", f"true at {expected:g} per frame"]
+    rows = [
+        [
+            f"{row.score_from:g}-{row.score_to:g}",
+            str(row.count),
+            figure(row.mean_score, 3),
+            figure(row.true_fraction, 3),
+            figure(row.true_fraction_expected, 3),
+        ]
+        for row in report.reliability
+    ]
+    return table(head, rows)
