@@ -22,13 +22,14 @@ class BadFrame(Exception):  # noqa: N818 - the name that the design gives it
     """A frame that can never be read: refuse it, never retry it.
 
     ``reason`` is a short constant word (``not-fits``, ``truncated``, ``too-large`` ...), for metrics and headers; the
-    text says what, which, and what to look for.
+    text says what, which, and what to look for. ``extension`` is the HDU number when one HDU of several is meant.
     """
 
-    def __init__(self, reason: str, detail: str) -> None:
+    def __init__(self, reason: str, detail: str, *, extension: int | None = None) -> None:
         super().__init__(detail)
         self.reason = reason
         self.detail = detail
+        self.extension = extension
 
 
 class MaskBit(IntFlag):
