@@ -27,16 +27,10 @@ if TYPE_CHECKING:
 
     from detector.frame import FrameHeader
 
-    Split = Callable[[Path], Iterable[tuple[int, bytes]]]
+    Peek = Callable[[Path], FrameHeader]  # the header of a file's first frame; raises BadFrame
+    Split = Callable[[Path], Iterable[tuple[int, bytes]]]  # HDU and bytes of each frame of a file; raises BadFrame
 
 SECONDS_A_DAY = 86400.0
-
-
-class Peek(Protocol):
-    """The headers of the science HDUs of a file, without their pixels. Raises ``BadFrame``."""
-
-    def __call__(self, path: Path) -> Sequence[FrameHeader]:
-        """Give one header a science HDU."""
 
 
 class FrameFeed(Protocol):
@@ -51,13 +45,14 @@ class FrameFeed(Protocol):
 
 @dataclass(frozen=True)
 class ArchivedFile:
-    """A file of the archive with what its headers say; times are None where they say nothing."""
+    """A file of the archive with what its first frame's header says, if it is ``readable`` at all."""
 
     path: Path
     size_bytes: int
-    mid_time_mjd_tai: float | None
-    exposure: str | None
-    ccd: str | None
+    readable: bool
+    mid_time_mjd_tai: float | None = None
+    exposure: str | None = None
+    ccd: str | None = None
 
     @property
     def key(self) -> bytes:
@@ -132,9 +127,12 @@ def replay(
     ``split`` cuts a file into its science HDUs; None sends files as they are. Raises ``BrokerError``, ``OSError``.
     """
     refused: list[str] = []
-    for file in _paced(files, speed):
+    done = [file for file in files if sent.has(file.path, None)]
+    for file in done:
+        progress(file)
+    for file in _paced([file for file in files if file not in done], speed):
         try:
-            if split is None:
+            if split is None or not file.readable:
                 feed.check(file.size_bytes, str(file.path))
             for extension, frame in _messages(file, split, sent):
                 feed.send(frame)
@@ -150,29 +148,23 @@ def replay(
 def _look_at(path: Path, peek: Peek) -> ArchivedFile:
     size_bytes = path.stat().st_size
     try:
-        headers = peek(path)
+        header = peek(path)
     except BadFrame:
-        headers = ()  # it is sent, and rejected by name, where everybody looks for what was rejected
-    times = [header.mid_time_mjd_tai for header in headers if header.mid_time_mjd_tai is not None]
-    first = headers[0] if headers else None
-    return ArchivedFile(
-        path,
-        size_bytes,
-        mid_time_mjd_tai=min(times, default=None),
-        exposure=first.exposure if first else None,
-        ccd=first.ccd if first and len(headers) == 1 else None,
-    )
+        # It is sent all the same, and rejected by name, where everybody looks for what was rejected.
+        return ArchivedFile(path, size_bytes, readable=False)
+    return ArchivedFile(path, size_bytes, True, header.mid_time_mjd_tai, header.exposure, header.ccd)
 
 
 def _messages(file: ArchivedFile, split: Split | None, sent: SentFrames) -> Iterator[tuple[int | None, Output]]:
     name = (("name", str(file.path).encode()),)
-    if split is None:
+    if split is None or not file.readable:
         if not sent.has(file.path, None):
             yield None, Output(FRAMES, file.key, file.path.read_bytes(), name)
         return
     for extension, content in split(file.path):
         if not sent.has(file.path, extension):
-            yield extension, Output(FRAMES, file.key + f"/{extension}".encode(), content, name)
+            key = f"{file.exposure or file.path.name}/{extension}".encode()
+            yield extension, Output(FRAMES, key, content, name)
 
 
 def _paced(files: Sequence[ArchivedFile], speed: float | None) -> Iterator[ArchivedFile]:

@@ -9,7 +9,7 @@ import pytest
 from stream.broker import BrokerError
 from stream.embedded import broker_command
 from stream.settings import load_settings
-from tests.kafka_broker import KafkaBroker, NoKafka, free_port, wait_for_port
+from tests.kafka_broker import KafkaBroker, NoKafkaError, free_port, wait_for_port
 
 
 @pytest.fixture(scope="session")
@@ -22,7 +22,7 @@ def kafka_broker(tmp_path_factory):
     try:
         broker = KafkaBroker(tmp_path_factory.mktemp("kafka"))
         broker.start()
-    except NoKafka as reason:
+    except NoKafkaError as reason:
         pytest.skip(str(reason))
     yield broker.address
     broker.stop()

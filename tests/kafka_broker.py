@@ -46,7 +46,7 @@ Configuration:
 """
 
 
-class NoKafka(Exception):
+class NoKafkaError(Exception):
     """Why there is no Kafka here."""
 
 
@@ -59,7 +59,9 @@ def find_libs() -> Path:
     for home in homes:
         if any((home / "libs").glob("kafka-server-[0-9]*.jar")):
             return home / "libs"
-    raise NoKafka(f"no Kafka: no libs/kafka-server-*.jar under {', '.join(map(str, homes))}; `make kafka` fetches it")
+    raise NoKafkaError(
+        f"no Kafka: no libs/kafka-server-*.jar under {', '.join(map(str, homes))}; `make kafka` fetches it"
+    )
 
 
 def free_port() -> int:
@@ -114,7 +116,7 @@ class KafkaBroker:
 
     def _format(self) -> None:
         if shutil.which("java") is None:
-            raise NoKafka("no Kafka: there is no java; install a Java 17 runtime")
+            raise NoKafkaError("no Kafka: there is no java; install a Java 17 runtime")
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "log4j2.yaml").write_text(LOGGING)
         (self.folder / "server.properties").write_text(

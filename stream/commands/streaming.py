@@ -117,7 +117,8 @@ def replay_command(
 
         needlestream replay mosaic_70hdu.fits.fz --split
     """
-    from detector import fits  # noqa: PLC0415 - astropy: only this command waits for it
+    from detector.fitsarchive import first_header, split_frames  # noqa: PLC0415 - astropy: only this command waits
+    from detector.fitsheader import Limits  # noqa: PLC0415
     from stream.batch import fits_files  # noqa: PLC0415
 
     configure_logs("console")
@@ -128,11 +129,11 @@ def replay_command(
         sent.file.unlink(missing_ok=True)
         sent = SentFrames(sent.file)
     screen = Console(stderr=True)
-    limits = fits.Limits(max_pixels=settings.max_pixels)
+    limits = Limits(max_pixels=settings.max_pixels)
     with broker_errors(), explained(settings):
         check_reachable(settings)
         create_missing_topics(settings)
-        files = in_time_order(fits_files(paths), functools.partial(fits.peek, limits=limits))
+        files = in_time_order(fits_files(paths), functools.partial(first_header, limits=limits))
         if len(sent):
             screen.print(f"going on after {len(sent)} frames that were sent before ({sent.file}; --restart forgets)")
         with contextlib.closing(Feed(settings)) as feed, _progress(screen) as bar:
@@ -142,7 +143,7 @@ def replay_command(
                 feed,
                 sent,
                 speed=parse_rate(rate),
-                split=functools.partial(fits.split, limits=limits) if split else None,
+                split=functools.partial(split_frames, limits=limits) if split else None,
                 progress=lambda file: bar.update(task, advance=1, description=file.path.name),
             )
     for reason in refused:
@@ -212,26 +213,26 @@ def settings_command(config: config_annotation() = None) -> None:  # type: ignor
 
 def _examiner(settings: Settings) -> Examiner:
     """Give what the worker does with a message: the reader, the networks and the science, as the settings say."""
-    from detector import fits  # noqa: PLC0415 - astropy, numba and torch: only a worker waits for them
-    from detector.examine import Search, examine  # noqa: PLC0415
+    from detector.fits import read_frames  # noqa: PLC0415 - astropy, numba, torch: only a worker waits for them
+    from detector.frame import BadFrame  # noqa: PLC0415
     from detector.survey import SURVEYS  # noqa: PLC0415
-    from models.predictor import load_streak_network  # noqa: PLC0415
+    from stream.commands.science import load_science  # noqa: PLC0415
     from stream.service import Examiner  # noqa: PLC0415
 
-    network = load_streak_network(device=settings.device)
-    search = Search(threshold=settings.threshold, many_streaks=settings.many_streaks)
-    limits = fits.Limits(max_pixels=settings.max_pixels)
+    science = load_science(settings)
 
     def read(source: bytes | Path, *, name: str, survey: str | None, extension: int | None) -> Any:
-        profile = SURVEYS.get(survey or settings.survey)  # None: by TELESCOP and INSTRUME
-        return fits.read_frames(source, name=name, survey=profile, limits=limits, extension=extension)
+        if survey not in {None, "auto", *SURVEYS}:
+            raise BadFrame("bad-header", f"header 'survey' is {survey!r}; there are auto, {', '.join(SURVEYS)}")
+        profile = SURVEYS.get(survey) if survey else science.survey
+        return read_frames(source, name=name, survey=profile, limits=science.limits, extension=extension)
 
     return Examiner(
         read=read,
-        examine=lambda frame: examine(frame, network, search),
+        examine=science.examine,
         claim_roots=settings.claim_roots,
         program_version=metadata.version("needlestream"),
-        weights_versions={"streaknet": network.weights.sha256},
+        weights_versions=science.weights_versions,
     )
 
 

@@ -7,10 +7,13 @@ import argparse
 import json
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import structlog
 
+from detector.fits import read_frames
 from detector.frame import BadFrame, Frame, FrameHeader
 from detector.streaks import Findings, StreakFlag, empty
 from detector.survey import GENERIC, SURVEYS
@@ -52,6 +55,7 @@ def read(source, *, name, survey, extension):
 
 def examine(frame):
     """As many streaks as the frame says, after as long as it says; a fault of the machine when it says so."""
+    structlog.get_logger().info("examining", frame=frame.header.name)
     count, sleep_s, fails = frame.pixels[0]
     time.sleep(float(sleep_s))
     if fails:
@@ -77,16 +81,23 @@ def streaks(count, seed):
 
 
 EXAMINER = Examiner(read=read, examine=examine, program_version="0", weights_versions={"stand-in": "1"})
+FITS_EXAMINER = replace(
+    EXAMINER,
+    read=lambda source, **told: read_frames(source, name=told["name"], extension=told["extension"]),
+    examine=lambda frame: findings(frame.header, empty(0)),
+)
 
 
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--count", type=int)
     parser.add_argument("--idle-timeout", type=float)
+    parser.add_argument("--fits", action="store_true", help="read FITS; no streak is ever found")
     given = parser.parse_args()
     configure_logs("json")
     try:
-        run_worker(load_settings(None, {}), EXAMINER, Limits(given.count, given.idle_timeout))
+        examiner = FITS_EXAMINER if given.fits else EXAMINER
+        run_worker(load_settings(None, {}), examiner, Limits(given.count, given.idle_timeout))
     except BrokerError as error:
         sys.exit(f"error: {error}")
 

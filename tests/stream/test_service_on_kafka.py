@@ -14,7 +14,7 @@ from stream.service import Limits, run_worker
 from stream.topics import topic_states
 from tests.conftest import settings_for
 from tests.stream.stand_in import EXAMINER, frame_bytes
-from tests.stream.topics import committed, finish, read_all, read_avro, send, start_worker, wait_until
+from tests.stream.topics import committed, finish, read_all, read_avro, send, start_worker, wait_for_event, wait_until
 
 pytestmark = pytest.mark.kafka
 
@@ -94,7 +94,9 @@ def test_a_worker_killed_in_mid_replay_loses_nothing(kafka_broker, delivery):
 
     sent = {(record.partition, record.offset) for record in read_all(settings, FRAMES)}
     examined = [(record["inputPartition"], record["inputOffset"]) for record in read_avro(settings, EXAMINED)]
-    rejected = [(int(header(r, "input-partition")), int(header(r, "input-offset"))) for r in read_all(settings, REJECTED)]
+    rejected = [
+        (int(header(r, "input-partition")), int(header(r, "input-offset"))) for r in read_all(settings, REJECTED)
+    ]
     alerts = [record["alertId"] for record in read_avro(settings, STREAKS)]
     assert set(examined) | set(rejected) == sent
     assert set(examined).isdisjoint(rejected)
@@ -116,16 +118,13 @@ def test_a_fault_of_the_machine_stops_the_worker_with_nothing_acknowledged(kafka
 def test_sigterm_finishes_the_frame_in_hand_and_leaves_the_group(kafka_settings):
     send(kafka_settings, [frame_bytes(hdus=[{"sleep_s": 2}]) for _ in range(3)])
     worker = start_worker(kafka_settings)
-    said = ""
-    while "partitions assigned" not in said:
-        said += worker.stdout.readline()
+    wait_for_event(worker, "examining")
     os.kill(worker.pid, signal.SIGTERM)
-    status, rest = finish(worker)
-    assert status == 0, said + rest
-    done = committed(kafka_settings)
-    assert done == len(read_avro(kafka_settings, EXAMINED)) <= 1
+    status, said = finish(worker)
+    assert status == 0, said
+    assert committed(kafka_settings) == len(read_avro(kafka_settings, EXAMINED)) == 1
     # It left the group: another worker is given everything at once, well within the session time-out.
-    status, said = finish(start_worker(kafka_settings, "--count", str(3 - done)), timeout_s=20)
+    status, said = finish(start_worker(kafka_settings, "--count", "2"), timeout_s=20)
     assert status == 0, said
     assert len(read_avro(kafka_settings, EXAMINED)) == 3
 
@@ -157,22 +156,23 @@ def test_a_second_worker_takes_its_share_while_the_first_is_busy(kafka_settings)
     )
 
 
-def test_a_worker_that_was_thought_dead_publishes_nothing_and_says_so(kafka_broker):
-    settings = settings_for(kafka_broker, session_timeout_s=1.5)
-    send(settings, [frame_bytes(hdus=[{"streaks": 2, "sleep_s": 2}])])
+@pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
+def test_a_worker_that_was_thought_dead_commits_nothing_and_says_so(kafka_broker, delivery):
+    settings = settings_for(kafka_broker, session_timeout_s=1.5, delivery=delivery)
+    send(settings, [frame_bytes(hdus=[{"streaks": 2, "sleep_s": 1}])])
     stopped = start_worker(settings, "--count", "1")
-    said = ""
-    while "partitions assigned" not in said:
-        said += stopped.stdout.readline()
+    wait_for_event(stopped, "examining")
     os.kill(stopped.pid, signal.SIGSTOP)
     status, said = finish(start_worker(settings, "--count", "1"))
     assert status == 0, said
     os.kill(stopped.pid, signal.SIGCONT)
-    if len(read_avro(settings, EXAMINED)) == 1:
-        stopped.terminate()
-    finish(stopped)
-    assert len(read_avro(settings, EXAMINED)) == 1
-    assert len(read_avro(settings, STREAKS)) == 2
+    status, said = finish(stopped)
+    assert status == 1
+    assert "gave this worker up" in said
+    assert len({record["alertId"] for record in read_avro(settings, STREAKS)}) == 2
+    if delivery == "exactly-once":
+        assert len(read_avro(settings, EXAMINED)) == 1
+        assert len(read_avro(settings, STREAKS)) == 2
 
 
 def test_a_34_mb_frame_travels_there_and_into_the_dead_letters(kafka_settings):

@@ -73,6 +73,15 @@ def start_worker(settings, *arguments):
     )
 
 
+def wait_for_event(worker, event):
+    """Read what a worker says until it says this."""
+    said = ""
+    while f'"event": "{event}"' not in said:
+        line = worker.stdout.readline()
+        assert line, f"the worker ended before {event!r}: {said}"
+        said += line
+
+
 def finish(worker, timeout_s=60):
     """Wait for a worker's end; gives its exit status and what it said."""
     try:

@@ -1,0 +1,58 @@
+"""The science that a command brings to its frames: networks, search, limits and survey, as the settings say.
+
+With astropy, numba and torch behind it: imported by the commands that examine frames, when they run.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import typer
+
+from detector.examine import Search, examine
+from detector.fitsheader import Limits
+from detector.survey import SURVEYS
+from models.predictor import load_streak_network
+from models.weights import BadWeights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from detector.frame import Frame
+    from detector.streaks import Findings
+    from detector.survey import Survey
+    from stream.settings import Settings
+
+
+@dataclass(frozen=True)
+class Science:
+    """How frames are read (``survey`` None: by TELESCOP and INSTRUME) and what examines them."""
+
+    survey: Survey | None
+    limits: Limits
+    examine: Callable[[Frame], Findings]
+    weights_versions: Mapping[str, str]
+
+
+def load_science(settings: Settings) -> Science:
+    """Give the science of these settings, or leave with a sentence that says what is missing."""
+    if settings.survey not in {"auto", *SURVEYS}:
+        known = ", ".join(["auto", *SURVEYS])
+        raise typer.BadParameter(f"{settings.survey!r}: there are {known}", param_hint="--survey")
+    try:
+        network = load_streak_network(device=settings.device)
+    except BadWeights as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    return Science(
+        survey=SURVEYS.get(settings.survey),
+        limits=Limits(max_pixels=settings.max_pixels),
+        examine=functools.partial(
+            examine,
+            network=network,
+            search=Search(threshold=settings.threshold, many_streaks=settings.many_streaks),
+        ),
+        weights_versions={"streaknet": network.weights.sha256},
+    )

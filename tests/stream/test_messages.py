@@ -1,0 +1,213 @@
+"""What goes over the wire."""
+
+import io
+import json
+import os
+import re
+from dataclasses import replace
+from importlib import resources
+
+import fastavro
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detector.frame import BadFrame, FrameHeader
+from detector.streaks import STREAK, StreakFlag
+from detector.survey import EUCLID_VIS
+from stream.messages import (
+    ALERT_FIELDS,
+    Message,
+    alert_ids,
+    claimed_file,
+    dead_letter,
+    decode,
+    examined_summary,
+    frame_source,
+    mjd_tai,
+    streak_alerts,
+    streak_rows,
+)
+from tests.stream.stand_in import findings, streaks
+
+HEADER = FrameHeader("frames/1/2", 3, (4132, 4096), EUCLID_VIS, exposure="E1", ccd="3-4", mid_time_mjd_tai=60_001.25)
+MESSAGE = Message("frames", 1, 2, b"k", b"SIMPLE", (("name", b"night/a.fits"),), 1_700_000_000_000)
+
+
+def alerts_of(rows, header=HEADER, message=MESSAGE):
+    return streak_alerts(findings(header, rows), message, b"SIMPLE", 60_002.0)
+
+
+def same(a, b):
+    return a.tobytes() == b.tobytes() or all(np.array_equal(a[n], b[n], equal_nan=n != "flags") for n in STREAK.names)
+
+
+def test_every_column_of_the_table_of_streaks_has_a_field_in_the_alert():
+    assert {*ALERT_FIELDS, "flags"} == set(STREAK.names)
+    assert len(set(ALERT_FIELDS.values())) == len(ALERT_FIELDS)
+
+
+@given(st.integers(0, 30), st.integers(0, 2**32 - 1), st.data())
+def test_the_table_can_be_made_again_from_the_alerts_number_for_number(count, seed, data):
+    rows = streaks(count, seed)
+    for row in rows:
+        row["flags"] = sum(data.draw(st.sets(st.sampled_from(list(StreakFlag)))))
+        row[data.draw(st.sampled_from([n for n in STREAK.names if n[0] not in "xyf"]))] = np.nan
+    again = streak_rows(decode(output.value)[0] for output in alerts_of(rows))
+    assert same(rows, again)
+
+
+def test_the_bytes_are_the_same_each_time():
+    rows = streaks(5, seed=1)
+    assert [output.value for output in alerts_of(rows)] == [output.value for output in alerts_of(rows)]
+
+
+def test_an_alert_is_read_by_fastavro_alone_and_says_where_it_comes_from():
+    (output,) = alerts_of(streaks(1, seed=1))
+    (alert,) = fastavro.reader(io.BytesIO(output.value))
+    origin = alert["inputTopic"], alert["inputPartition"], alert["inputOffset"], alert["extension"]
+    assert origin == ("frames", 1, 2, 3)
+    said = alert["exposure"], alert["ccd"], alert["survey"], alert["source"], alert["midpointMjdTai"]
+    assert said == ("E1", "3-4", "euclid-vis", "night/a.fits", 60_001.25)
+
+
+def test_the_flux_in_njy_follows_the_magnitude():
+    rows = streaks(2, seed=1)
+    rows["mag"][0], rows["mag_err"][0] = 23.9, 0.1
+    alert = decode(alerts_of(rows)[0].value)[0]
+    assert alert["trailFlux"] == pytest.approx(1000, rel=1e-9)  # 23.9 mag is 1 uJy
+    assert alert["trailFluxErr"] == pytest.approx(92.1, abs=0.1)
+
+
+@pytest.mark.parametrize("name", ["streak", "examined"])
+def test_every_field_says_what_it_is_and_what_may_be_unknown_is_null_by_default(name):
+    text = resources.files("stream.schema").joinpath(f"1/0/{name}.avsc").read_text()
+    for field in json.loads(text)["fields"]:
+        assert field["doc"]
+        if isinstance(field["type"], list):
+            assert field["type"][0] == "null"
+            assert field["default"] is None
+        if field["type"] == ["null", "double"] and not re.search("ratio|Chi2|Probability|Correlation", field["doc"]):
+            assert re.search(r"\[.+\]", field["doc"]), field["name"]
+
+
+def test_an_alert_id_depends_on_exposure_ccd_extension_and_whole_pixel_alone():
+    rows = streaks(1, seed=1)
+    moved = rows.copy()
+    moved["x0"] += 2
+    nudged = rows.copy()
+    nudged["flux"] += 1
+    (first,) = alert_ids(rows, HEADER, b"bytes")
+    assert alert_ids(nudged, HEADER, b"other bytes") == [first]
+    others = [
+        *alert_ids(moved, HEADER, b"bytes"),
+        *alert_ids(rows, replace(HEADER, exposure="E2"), b"bytes"),
+        *alert_ids(rows, replace(HEADER, ccd="3-5"), b"bytes"),
+        *alert_ids(rows, replace(HEADER, extension=4), b"bytes"),
+    ]
+    assert len({first, *others}) == 5
+
+
+def test_without_exposure_or_ccd_the_bytes_stand_for_them(tmp_path):
+    rows, nameless = streaks(1, seed=1), replace(HEADER, ccd=None)
+    (tmp_path / "frame").write_bytes(b"bytes")
+    assert alert_ids(rows, nameless, b"bytes") == alert_ids(rows, nameless, tmp_path / "frame")
+    assert alert_ids(rows, nameless, b"bytes") != alert_ids(rows, nameless, b"others")
+
+
+def test_two_streaks_at_one_pixel_have_two_ids():
+    rows = np.repeat(streaks(1, seed=1), 3)
+    assert len(set(alert_ids(rows, HEADER, b""))) == 3
+
+
+def test_alerts_are_keyed_by_field_so_that_one_linker_sees_what_it_must_link():
+    rows = streaks(2, seed=1)
+    assert {output.key for output in alerts_of(rows, replace(HEADER, field="F7"))} == {b"F7"}
+
+
+def test_the_summary_counts_and_times_and_names_versions():
+    output = examined_summary(
+        findings(HEADER, streaks(4, seed=1)),
+        MESSAGE,
+        seconds={"read": 0.5},
+        now_mjd_tai=60_002.0,
+        program_version="1.2",
+        weights_versions={"streaknet": "abc"},
+    )
+    (summary,) = decode(output.value)
+    assert output.key == b"E1/3-4"
+    assert (summary["nStreaks"], summary["nLenses"], summary["nMergers"]) == (4, 0, 0)
+    assert summary["seconds"] == {"fit": 0.25, "read": 0.5}
+    assert (summary["dropped"], summary["flags"]) == ({"edge": 2}, ["no-wcs"])
+    assert (summary["programVersion"], summary["weightsVersions"]) == ("1.2", {"streaknet": "abc"})
+    assert summary["timeArrivedMjdTai"] == pytest.approx(60_262.926_354, abs=1e-5)  # 2023-11-14T22:13:57 TAI
+
+
+def test_the_clock_is_tai():
+    assert mjd_tai(0) == 40_587 + 37 / 86_400
+
+
+def test_a_dead_letter_is_the_message_with_its_reason():
+    message = replace(MESSAGE, headers=(("mine", b"1"), ("reason", b"old"), ("extension", b"2")))
+    output = dead_letter(message, BadFrame("truncated", "d" * 5000), extension=None)
+    assert (output.key, output.value) == (b"k", b"SIMPLE")
+    headers = dict(output.headers)
+    assert len(headers) == len(output.headers)
+    assert headers.pop("detail") == b"d" * 2000
+    assert headers == {
+        "mine": b"1",
+        "extension": b"2",
+        "reason": b"truncated",
+        "input-topic": b"frames",
+        "input-partition": b"1",
+        "input-offset": b"2",
+    }
+
+
+def test_a_claim_check_gives_the_file_under_its_root(tmp_path):
+    file = tmp_path / "a b.fits"
+    file.write_bytes(b"SIMPLE")
+    for uri in (str(file), file.as_uri(), f"file://localhost{tmp_path}/a%20b.fits"):
+        assert frame_source(replace(MESSAGE, value=None, headers=(("uri", uri.encode()),)), [tmp_path]) == file
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "file:///etc/passwd",
+        "{root}/../secret",
+        "file://{root}/%2e%2e/secret",
+        "file://elsewhere{root}/frame",
+        "http://localhost/frame",
+        "s3://bucket/frame",
+        "frame",
+        "{root}/link",
+        "{root}/way/secret",
+        "{root}",
+        "{root}/pipe",
+        "{root}evil",
+        "file://{root}/frame%00",
+    ],
+)
+def test_a_claim_that_leaves_its_root_is_refused(tmp_path, uri):
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "frame").write_bytes(b"SIMPLE")
+    (tmp_path / "secret").write_bytes(b"SIMPLE")
+    (tmp_path / "rootevil").write_bytes(b"SIMPLE")
+    (root / "link").symlink_to(tmp_path / "secret")
+    (root / "way").symlink_to(tmp_path)
+    os.mkfifo(root / "pipe")
+    with pytest.raises(BadFrame) as refused:
+        claimed_file(uri.format(root=root), [root])
+    assert refused.value.reason == "claim-refused"
+
+
+def test_a_claim_of_a_file_that_is_not_there_says_so_and_without_roots_none_is_followed(tmp_path):
+    with pytest.raises(BadFrame, match="no such file") as missing:
+        claimed_file(str(tmp_path / "none"), [tmp_path])
+    assert missing.value.reason == "claim-missing"
+    (tmp_path / "frame").write_bytes(b"x")
+    with pytest.raises(BadFrame, match="claim_roots"):
+        claimed_file(str(tmp_path / "frame"), [])

@@ -1,0 +1,92 @@
+"""Every knob once: command line > environment > file > default."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from stream.cli import app
+from stream.settings import Settings, SettingsError, load_settings, sources
+
+
+def test_the_command_line_wins_over_the_environment_that_over_the_file_that_over_the_default(tmp_path, monkeypatch):
+    config = tmp_path / "night.toml"
+    config.write_text('group_id = "file"\nsurvey = "file"\ndevice = "file"\n')
+    monkeypatch.setenv("NEEDLESTREAM_GROUP_ID", "environment")
+    monkeypatch.setenv("NEEDLESTREAM_SURVEY", "environment")
+    given = {"group_id": "command line", "topic_prefix": None}
+    settings = load_settings(config, given)
+    assert (settings.group_id, settings.survey, settings.device) == ("command line", "environment", "file")
+    assert settings.topic("frames") == "frames"
+    origins = sources(config, given)
+    assert origins["group_id"] == "command line"
+    assert origins["survey"] == "environment"
+    assert origins["device"] == f"file {config}"
+    assert origins["topic_prefix"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('grup_id = "x"', "grup_id: no such setting"),
+        ("max_message_bytes = 12", r"max_message_bytes \(file .*night.toml\)"),
+        ('delivery = "at-most-once"', "delivery"),
+        ("this is no toml", "not TOML"),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(tmp_path, text, says):
+    config = tmp_path / "night.toml"
+    config.write_text(text)
+    with pytest.raises(SettingsError, match=says):
+        load_settings(config, {})
+
+
+def test_a_mistake_elsewhere_is_named_with_where_it_is(monkeypatch):
+    with pytest.raises(SettingsError, match=r"threshold \(command line\)"):
+        load_settings(None, {"threshold": 2.0})
+    monkeypatch.setenv("NEEDLESTREAM_PARTITIONS", "many")
+    with pytest.raises(SettingsError, match=r"partitions \(NEEDLESTREAM_PARTITIONS\)"):
+        load_settings(None, {})
+    with pytest.raises(SettingsError, match="No such file"):
+        load_settings(Path("/nowhere.toml"), {})
+
+
+@pytest.mark.parametrize("roots", ["/data, file:///more", ["/data", "/more"]])
+def test_claim_roots_are_folders_or_uris_separated_by_commas(roots):
+    assert load_settings(None, {"claim_roots": roots}).claim_roots == (Path("/data"), Path("/more"))
+
+
+def test_settings_shows_each_setting_with_its_origin_and_no_secret(tmp_path, monkeypatch):
+    config = tmp_path / "night.toml"
+    config.write_text('sasl_password = "hay&stack"\n')
+    monkeypatch.setenv("NEEDLESTREAM_TOPIC_PREFIX", "night.")
+    result = CliRunner().invoke(app, ["settings", "--config", str(config)])
+    assert result.exit_code == 0
+    assert "hay&stack" not in result.output
+    lines = {words[1]: words for line in result.output.splitlines() if len(words := line.split()) > 4}
+    assert set(Settings.model_fields) <= set(lines)
+    assert "night." in lines["topic_prefix"]
+    assert "environment" in lines["topic_prefix"]
+    assert "*****" in lines["sasl_password"]
+
+
+@pytest.mark.parametrize("command", ["run", "replay", "topics", "broker", "settings"])
+def test_every_command_explains_itself(command):
+    result = CliRunner().invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert "needlestream" in result.output.lower()
+
+
+@pytest.mark.parametrize("command", [["run"], ["topics"], ["replay", "."]])
+def test_a_broker_that_is_not_there_is_named_without_a_traceback(command):
+    result = CliRunner().invoke(app, [*command, "--bootstrap-servers", "127.0.0.1:1"])
+    assert result.exit_code == 1
+    assert "no Kafka broker answers at 127.0.0.1:1" in result.output
+    assert "needlestream broker" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_a_wrong_setting_is_a_usage_error():
+    result = CliRunner().invoke(app, ["topics", "--bootstrap-servers", "127.0.0.1:1", "--partitions", "0"])
+    assert result.exit_code == 2
+    assert "partitions" in result.output
