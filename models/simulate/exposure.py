@@ -60,7 +60,7 @@ CAMERAS = {
     "euclid-reference": Camera("EUCLID", "VIS", "VIS", 1070.0, (50.0, 100.0)),
     "kids-omegacam": Camera("ESO-VST", "OMEGACAM", "r", 395.0, (25.0, 85.0)),
     "subaru-hsc": Camera("SUBARU", "Hyper Suprime-Cam", "i", 240.0, (30.0, 120.0)),
-    "generic": Camera("SIMULATED", "CAMERA", "clear", 600.0, (0.0, 60.0)),
+    "generic": Camera("SIMULATED", "CAMERA", "r", 600.0, (0.0, 60.0)),
 }
 
 

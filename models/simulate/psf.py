@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 WAVELENGTHS = (0.78, 0.89, 1.0, 1.11, 1.22)
 # Samples across the FWHM: bilinear interpolation between them then errs by less than a per cent at the peak.
 SAMPLES_PER_FWHM = 8.0
+# Centroids are taken within this many sizes of the source, as those of faint stars are.
+CENTROID_RADIUS = 3.0
 
 
 @dataclass(frozen=True)
@@ -161,10 +163,17 @@ def _with_wings(light: NDArray[np.float64], optics: Optics, oversampling: int) -
 
 
 def _through_the_pixel(light: NDArray[np.float64], optics: Optics, oversampling: int) -> NDArray[np.float64]:
-    """``light`` integrated over the pixel and blurred by the jitter."""
+    """``light`` integrated over the pixel, blurred by the jitter, and moved so that its centroid is the source.
+
+    An astrometric solution does the same: it cannot know where a comatic image "really" was.
+    """
     n = light.shape[0]
+    x, y = _offsets(n, oversampling)
+    inner = light * (np.hypot(x, y) < CENTROID_RADIUS * optics.size_px)
+    dx, dy = (float((inner * axis).sum() / inner.sum()) for axis in (x, y))
     fx, fy = fft.rfftfreq(n, 1.0 / oversampling)[None, :], fft.fftfreq(n, 1.0 / oversampling)[:, None]
     transfer = np.sinc(fx) * np.sinc(fy) * np.exp(-2.0 * (np.pi * optics.jitter_px) ** 2 * (fx**2 + fy**2))
+    transfer = transfer * np.exp(2j * np.pi * (fx * dx + fy * dy))
     blurred: NDArray[np.float64] = fft.irfft2(fft.rfft2(fft.ifftshift(light)) * transfer, s=light.shape)
     return np.maximum(fft.fftshift(blurred), 0.0)
 
@@ -195,7 +204,7 @@ def _split(full: NDArray[np.float64], oversampling: int, fwhm_px: float, extent_
 def draw_optics(rng: np.random.Generator, kind: str) -> Optics:
     """The optics of one frame of a camera: ``euclid-vis``, ``kids-omegacam``, ``subaru-hsc`` or ``generic``."""
     if kind == "euclid-vis":
-        return _draw_pupil(rng, lambda_over_d_px=rng.uniform(1.1, 1.3), struts=3)
+        return _draw_pupil(rng, lambda_over_d_px=rng.uniform(1.25, 1.6), struts=3)
     if kind == "kids-omegacam":
         return _draw_seeing(rng, fwhm_px=rng.uniform(0.5, 1.2) / 0.214, struts=4)
     if kind == "subaru-hsc":
@@ -212,7 +221,7 @@ def _draw_pupil(rng: np.random.Generator, *, lambda_over_d_px: float, struts: in
     return Optics(
         kind="pupil",
         size_px=lambda_over_d_px,
-        jitter_px=rng.uniform(0.2, 0.5),
+        jitter_px=rng.uniform(0.3, 0.55),
         obscuration=rng.uniform(0.25, 0.4),
         struts=struts,
         strut_width=rng.uniform(0.008, 0.025),

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from math import ceil, cos, exp, pi, sin, sqrt
+from math import ceil, cos, exp, log10, pi, sin, sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -318,7 +318,8 @@ def _draw_generic(rng: np.random.Generator) -> Conditions:
         optics=optics,
         pixel_scale_arcsec=scale,
         exposure_s=exposure_s,
-        zero_point=rng.uniform(20.0, 28.0),
+        # So that a point source of 22-26 mag has a signal-to-noise of five: magnitudes mean what they do elsewhere.
+        zero_point=rng.uniform(22.0, 26.0) + 2.5 * log10(5.0 * faint_e / exposure_s),
         sky_e=sky_e,
         read_noise_e=read_noise_e,
         gain_e_adu=spread_evenly(0.5, 6.0),
