@@ -58,14 +58,14 @@ def examine_files(files: Sequence[Path], read: Read, examine: Examine) -> Iterat
             for frame in read(file):
                 yield _outcome(file, frame, examine)
         except BadFrame as bad:
-            yield Refused(str(file), None, bad.reason, bad.detail)
+            yield Refused(str(file), bad.extension, bad.reason, bad.detail)
         except (PermissionError, FileNotFoundError) as error:  # this file's own; a disk that fails is everybody's
             yield Refused(str(file), None, "unreadable", f"{file}: {error.strerror}")
 
 
 def _outcome(file: Path, frame: Frame | BadFrame, examine: Examine) -> tuple[Frame, Findings] | Refused:
     if isinstance(frame, BadFrame):
-        return Refused(str(file), None, frame.reason, frame.detail)
+        return Refused(str(file), frame.extension, frame.reason, frame.detail)
     try:
         return frame, examine(frame)
     except BadFrame as bad:

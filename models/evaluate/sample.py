@@ -159,13 +159,14 @@ def _place(key: Key, known: Mapping[Key, Sequence[int]], listed: Sequence[Key]) 
     name, extension = key
     candidates = known.get((PurePath(name).name, extension), ())
     exact = [index for index in candidates if listed[index][0] == name]
-    fitting = exact or [index for index in candidates if _same_path(name, listed[index][0])]
+    fitting = exact or [index for index in candidates if same_path(name, listed[index][0])]
     if len(fitting) > 1:
         raise ValueError(f"{name!r} fits {len(fitting)} frames, such as {listed[fitting[0]][0]!r}: give longer paths")
     return fitting[0] if fitting else -1
 
 
-def _same_path(one: str, other: str) -> bool:
+def same_path(one: str, other: str) -> bool:
+    """Whether two paths mean the same file: one ends with the other."""
     shorter, longer = sorted((PurePath(one).parts, PurePath(other).parts), key=len)
     return longer[len(longer) - len(shorter) :] == shorter
 

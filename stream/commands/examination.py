@@ -1,0 +1,106 @@
+"""What the commands without a broker share: frames examined as the settings say, with a bar and a line a frame.
+
+A weights file that does not fit, or an extra that is not installed, ends the program with a sentence, not a traceback.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from detector.streaks import Findings
+    from stream.batch import Examine, Output, Read
+    from stream.export import Refused
+    from stream.settings import Settings
+
+
+def detect_files(files: Sequence[Path], output: Output, *, read: Read, examine: Examine) -> list[Refused]:
+    """Examine files with a bar on the terminal and a line a frame on standard output; gives what was refused."""
+    from stream.batch import run_batch  # noqa: PLC0415
+    from stream.export import Refused  # noqa: PLC0415
+
+    with progress_bar() as bar:
+        task = bar.add_task("detect", total=len(files))
+        places = {str(file): index for index, file in enumerate(files)}
+
+        def announce(outcome: Findings | Refused) -> None:
+            name = outcome.frame if isinstance(outcome, Refused) else outcome.header.name
+            bar.update(task, completed=places[name], description=Path(name).name)
+            typer.echo(summary(outcome))
+
+        refused = run_batch(files, output, read=read, examine=examine, announce=announce)
+    for one in refused:
+        typer.echo(f"refused ({one.reason}): {one.detail}", err=True)
+    return refused
+
+
+def summary(outcome: Findings | Refused) -> str:
+    """One line on one frame."""
+    from stream.export import Refused  # noqa: PLC0415
+
+    if isinstance(outcome, Refused):
+        place = "" if outcome.extension is None else f" [{outcome.extension}]"
+        return f"{outcome.frame}{place}: refused, {outcome.reason}"
+    header = outcome.header
+    words = f"; {' '.join(outcome.flags)}" if outcome.flags else ""
+    return (
+        f"{header.name} [{header.extension}]: {len(outcome.streaks)} streaks, PSF {outcome.psf_fwhm_px:.2f} px, "
+        f"{sum(outcome.seconds.values()):.2f} s{words}"
+    )
+
+
+def examination(settings: Settings, weights: str, extension: int | None) -> tuple[Read, Examine]:
+    """What reads and what examines frames, as the settings say; leaves with a sentence when it cannot be had."""
+    from detector import fits  # noqa: PLC0415 - astropy, numba and torch: only what examines waits for them
+    from detector.examine import Search, examine  # noqa: PLC0415
+    from detector.fitsheader import Limits  # noqa: PLC0415
+    from detector.survey import SURVEYS  # noqa: PLC0415
+    from models.predictor import load_streak_network  # noqa: PLC0415
+    from models.weights import BadWeights  # noqa: PLC0415
+
+    if settings.survey not in {"auto", *SURVEYS}:
+        known = ", ".join(["auto", *SURVEYS])
+        raise typer.BadParameter(f"{settings.survey!r}: there are {known}", param_hint="--survey")
+    try:
+        network = load_streak_network(weights, settings.device)
+    except BadWeights as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+    search = Search(threshold=settings.threshold, many_streaks=settings.many_streaks)
+    limits = Limits(max_pixels=settings.max_pixels)
+    profile = SURVEYS.get(settings.survey)  # None: by TELESCOP and INSTRUME
+
+    def read(file: Path) -> fits.Reading:
+        return fits.read_frames(file, name=str(file), survey=profile, limits=limits, extension=extension)
+
+    return read, functools.partial(examine, network=network, search=search)
+
+
+@contextmanager
+def training_extra() -> Iterator[None]:
+    """Leave with a sentence where the packages of the extra ``train`` are not installed."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        typer.echo(
+            f"error: no module {error.name!r}; install needlestream with its extra: needlestream[train]", err=True
+        )
+        raise typer.Exit(1) from None
+
+
+def progress_bar() -> Progress:
+    """A bar on standard error, when that is a terminal."""
+    screen = Console(stderr=True)
+    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+    # Lines on standard output go above the bar when both are the same terminal, and untouched into a pipe.
+    return Progress(*columns, console=screen, disable=not screen.is_terminal, redirect_stdout=sys.stdout.isatty())

@@ -1,0 +1,144 @@
+"""Commands that need no broker: ``detect``, ``simulate``, ``train``, and ``evaluate`` (``stream.commands.evaluation``).
+
+Exit status: 0; 1 when some frames were refused, or something is missing that the text names; 2 for a wrong usage.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from stream.commands import evaluation
+from stream.commands.examination import detect_files, examination, progress_bar, training_extra
+from stream.commands.options import with_settings
+from stream.settings import Settings  # noqa: TC001 - with_settings reads the annotations
+
+EXAMINATION = ("survey", "device", "threshold", "many_streaks", "max_pixels")
+
+
+def register(app: typer.Typer) -> None:
+    """Add this module's commands to the program."""
+    app.command("detect")(detect_command)
+    app.command("simulate")(simulate_command)
+    app.command("train")(train_command)
+    app.add_typer(evaluation.app, name="evaluate")
+
+
+@with_settings(*EXAMINATION)
+def detect_command(
+    *,
+    frames: Annotated[
+        list[Path], typer.Argument(exists=True, metavar="FRAME...", help="FITS files and folders (to the bottom).")
+    ],
+    settings: Settings,
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for all that is written.")] = Path("streaks"),
+    kind: Annotated[
+        Literal["csv", "ecsv", "parquet", "ds9"],
+        typer.Option("--format", help="One table for all frames; ds9: one region file a frame."),
+    ] = "csv",
+    picture: Annotated[bool, typer.Option("--picture", help="Draw each frame with its streaks (PNG).")] = False,
+    extension: Annotated[int | None, typer.Option(min=0, help="Only this HDU of each file (0 = primary).")] = None,
+    weights: Annotated[str, typer.Option(help="The network: a shipped name or a .safetensors file.")] = "streaknet",
+) -> None:
+    """Find the streaks in FITS files: tables and pictures out, no broker.
+
+    Writes streaks.csv (docs/streaks.md has every column), frames.csv with one line for each frame, and says for each
+    frame how many streaks it has. --threshold 0 gives every proposal, best first, at most 20,000 a frame.
+
+    Exit status 1 when some frames were refused: the others are done, and the refused ones listed.
+
+    For example:
+
+        needlestream detect night/*.fits --out night/streaks --picture
+
+        needlestream detect mosaic.fits.fz --extension 3 --threshold 0.1 --format ds9
+    """
+    from stream.batch import Output, fits_files  # noqa: PLC0415 - with astropy: --help does not wait for it
+    from stream.export import Format  # noqa: PLC0415
+
+    files = fits_files(frames)
+    if not files:
+        raise typer.BadParameter(f"no FITS file in {', '.join(map(str, frames))}", param_hint="FRAME...")
+    read, examine = examination(settings, weights, extension)
+    refused = detect_files(files, Output(out, Format(kind), picture), read=read, examine=examine)
+    typer.echo(f"written to {out}")
+    if refused:
+        raise typer.Exit(1)
+
+
+def simulate_command(
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the frames and their truth.")],
+    survey: Annotated[str, typer.Option(help="Whose camera and sky; a wrong name lists all.")] = "euclid-vis",
+    fields: Annotated[int, typer.Option(min=1, help="Fields, each of several exposures.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first field; the next has the next number.")] = 1,
+    asteroids: Annotated[float, typer.Option(min=0, help="Asteroids in a CCD, on average.")] = 300.0,
+    ccds: Annotated[int, typer.Option(min=1, help="CCDs of the mosaic.")] = 1,
+    dithers: Annotated[int, typer.Option(min=1, help="Exposures of a field.")] = 4,
+    size: Annotated[str | None, typer.Option(metavar="HxW", help="Of a CCD; the camera's own when not given.")] = None,
+    compressed: Annotated[bool, typer.Option("--compressed", help="Write .fits.fz (Rice).")] = False,
+    flags: Annotated[bool, typer.Option("--flags", help="With an extension of cosmic-ray flags a CCD.")] = False,
+) -> None:
+    """Draw whole exposures with asteroids on them: FITS files as the instrument writes them, truth.csv, frames.csv.
+
+    For example:
+
+        needlestream simulate --survey euclid-vis --fields 2 --seed 900001 --out simulated
+    """
+    shape = None if size is None else evaluation.frame_size(size)
+    with training_extra():
+        from models.simulate.exposure import CAMERAS, Plan, write_fields  # noqa: PLC0415 - galsim, an extra
+    if survey not in CAMERAS:
+        raise typer.BadParameter(f"{survey!r}: there are {', '.join(CAMERAS)}", param_hint="--survey")
+    plan = Plan(survey, asteroids=asteroids, shape=shape, ccds=ccds, dithers=dithers)
+    with progress_bar() as bar:
+        task = bar.add_task("exposures", total=fields * dithers)
+        truth = write_fields(
+            out,
+            plan,
+            seed,
+            fields=fields,
+            compressed=compressed,
+            flags=flags,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    typer.echo(f"{fields * dithers} exposures written to {out}, their truth to {truth}")
+
+
+def train_command(
+    name: Annotated[str, typer.Argument(help="Which network, such as streaknet.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder for skies, log, checkpoints and weights.")],
+    survey: Annotated[str, typer.Option(help="Whose skies to learn from; a wrong name lists all.")] = "all",
+    steps: Annotated[int, typer.Option(min=1, help="Of the optimiser, in the whole training.")] = 20_000,
+    minutes: Annotated[float, typer.Option(min=0, help="Stop this call after so long; --resume goes on.")] = 55.0,
+    scenes: Annotated[int, typer.Option(min=1, help="Skies to draw before training.")] = 400,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that draw exposures meanwhile.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Below 900000: those above belong to evaluation.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Train a network on simulated skies; the best weights so far are OUT/best.safetensors.
+
+    For example:
+
+        needlestream train streaknet --survey euclid-vis --out runs/euclid --minutes 120
+    """
+    with training_extra():
+        from models.training.recipes import BadRecipe, Training, train  # noqa: PLC0415 - torch and galsim
+    training = Training(
+        out,
+        survey=survey,
+        seed=seed,
+        steps=steps,
+        minutes=minutes,
+        scenes=scenes,
+        workers=workers,
+        device=device,
+        resume=resume,
+    )
+    try:
+        outcome = train(name, training)
+    except BadRecipe as error:
+        raise typer.BadParameter(str(error)) from None
+    typer.echo(f"step {outcome.step}, best validation loss {outcome.best_loss:.4f}, stopped by {outcome.stopped}")
