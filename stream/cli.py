@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from stream.commands import streaming
+from stream.commands import files, streaming
 
 app = typer.Typer(
     name="needlestream",
@@ -18,3 +18,4 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 streaming.register(app)
+files.register(app)
