@@ -14,7 +14,10 @@ from tests.kafka_broker import KafkaBroker, NoKafkaError, free_port, wait_for_po
 
 @pytest.fixture(scope="session")
 def kafka_broker(tmp_path_factory):
-    """The address of an Apache Kafka broker: one that is given, else one of our own."""
+    """The address of an Apache Kafka broker: one that is given, else one of our own.
+
+    Where there is none the tests are skipped; NEEDLESTREAM_REQUIRE_KAFKA makes that a failure.
+    """
     given = os.environ.get("NEEDLESTREAM_TEST_KAFKA")
     if given:
         yield given
@@ -23,6 +26,8 @@ def kafka_broker(tmp_path_factory):
         broker = KafkaBroker(tmp_path_factory.mktemp("kafka"))
         broker.start()
     except NoKafkaError as reason:
+        if os.environ.get("NEEDLESTREAM_REQUIRE_KAFKA"):
+            raise
         pytest.skip(str(reason))
     yield broker.address
     broker.stop()

@@ -5,7 +5,6 @@ A weights file that does not fit, or an extra that is not installed, ends the pr
 
 from __future__ import annotations
 
-import functools
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,28 +61,14 @@ def summary(outcome: Findings | Refused) -> str:
 def examination(settings: Settings, weights: str, extension: int | None) -> tuple[Read, Examine]:
     """What reads and what examines frames, as the settings say; leaves with a sentence when it cannot be had."""
     from detector import fits  # noqa: PLC0415 - astropy, numba and torch: only what examines waits for them
-    from detector.examine import Search, examine  # noqa: PLC0415
-    from detector.fitsheader import Limits  # noqa: PLC0415
-    from detector.survey import SURVEYS  # noqa: PLC0415
-    from models.predictor import load_streak_network  # noqa: PLC0415
-    from models.weights import BadWeights  # noqa: PLC0415
+    from stream.commands.science import load_science  # noqa: PLC0415
 
-    if settings.survey not in {"auto", *SURVEYS}:
-        known = ", ".join(["auto", *SURVEYS])
-        raise typer.BadParameter(f"{settings.survey!r}: there are {known}", param_hint="--survey")
-    try:
-        network = load_streak_network(weights, settings.device)
-    except BadWeights as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
-    search = Search(threshold=settings.threshold, many_streaks=settings.many_streaks)
-    limits = Limits(max_pixels=settings.max_pixels)
-    profile = SURVEYS.get(settings.survey)  # None: by TELESCOP and INSTRUME
+    science = load_science(settings, weights)
 
     def read(file: Path) -> fits.Reading:
-        return fits.read_frames(file, name=str(file), survey=profile, limits=limits, extension=extension)
+        return fits.read_frames(file, name=str(file), survey=science.survey, limits=science.limits, extension=extension)
 
-    return read, functools.partial(examine, network=network, search=search)
+    return read, science.examine
 
 
 @contextmanager

@@ -36,13 +36,13 @@ class Science:
     weights_versions: Mapping[str, str]
 
 
-def load_science(settings: Settings) -> Science:
-    """Give the science of these settings, or leave with a sentence that says what is missing."""
+def load_science(settings: Settings, weights: str) -> Science:
+    """Give the science of these settings and weights (a shipped name or a file), or leave with a sentence that says what is missing."""
     if settings.survey not in {"auto", *SURVEYS}:
         known = ", ".join(["auto", *SURVEYS])
         raise typer.BadParameter(f"{settings.survey!r}: there are {known}", param_hint="--survey")
     try:
-        network = load_streak_network(device=settings.device)
+        network = load_streak_network(weights, settings.device)
     except BadWeights as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None

@@ -219,7 +219,7 @@ def _examiner(settings: Settings) -> Examiner:
     from stream.commands.science import load_science  # noqa: PLC0415
     from stream.service import Examiner  # noqa: PLC0415
 
-    science = load_science(settings)
+    science = load_science(settings, "streaknet")
 
     def read(source: bytes | Path, *, name: str, survey: str | None, extension: int | None) -> Any:
         if survey not in {None, "auto", *SURVEYS}:
