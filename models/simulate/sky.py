@@ -207,13 +207,14 @@ def _draw_survey(
     # 30 galaxies per square arcmin to 24.5 (Euclid's own requirement), N(< m) as 10^(0.35 m), down to where they fade.
     faintest = 26.5 if seen_from_space or kind == "subaru-hsc" else 25.5
     galaxies = 30.0 * exp(0.2 * rng.standard_normal()) * 10.0 ** (0.35 * (faintest - 24.5))
-    # High galactic latitude has 2-4 stars per square arcmin to 24, with N(< m) as 10^(0.25 m); the survey's edge ten.
-    stars = exp(rng.uniform(np.log(2.0), np.log(14.0))) * 10.0 ** (0.25 * (faintest - 24.0))
+    # High galactic latitude has 2-4 stars per square arcmin to 24 and 0.15 to 17, so N(< m) goes as 10^(0.2 m); the
+    # survey's edge towards the Milky Way has four times as many.
+    stars = exp(rng.uniform(np.log(2.0), np.log(14.0))) * 10.0 ** (0.2 * (faintest - 24.0))
     population = Population(
         stars=stars / mpx_per_arcmin2,
         star_faintest_e=electrons(faintest),
         star_brightest_e=electrons(rng.uniform(9.0, 13.0)),
-        star_slope=0.25 * 2.5,
+        star_slope=0.2 * 2.5,
         galaxies=galaxies / mpx_per_arcmin2,
         galaxy_faintest_e=electrons(faintest),
         galaxy_slope=0.35 * 2.5,
@@ -282,8 +283,8 @@ def _draw_generic(rng: np.random.Generator) -> Conditions:
     faint_e = noise_e * 1.5 * optics.fwhm_px
     star_slope = rng.uniform(0.4, 0.9)
     galaxy_slope = rng.uniform(0.7, 1.0)
-    # Stars per 1e6 pixels, from empty to a star each 12 px (at one sigma), as seen towards the Galactic plane.
-    stars = spread_evenly(20.0, 7_000.0)
+    # Stars per 1e6 pixels, from empty to one in each dozen FWHM squared (at one sigma), as towards the Galactic plane.
+    stars = spread_evenly(20.0, 8e4 / optics.fwhm_px**2)
     galaxies = spread_evenly(20.0, 3_000.0) if scale < 0.8 else spread_evenly(1.0, 300.0)
     population = Population(
         stars=stars,
@@ -299,9 +300,9 @@ def _draw_generic(rng: np.random.Generator) -> Conditions:
     )
     ghost_px = spread_evenly(8.0, 100.0)
     backdrop = Backdrop(
-        slope_x=rng.normal(0.0, 0.1),
-        slope_y=rng.normal(0.0, 0.1),
-        hump=rng.normal(0.0, 0.1),
+        slope_x=rng.normal(0.0, 0.05),
+        slope_y=rng.normal(0.0, 0.05),
+        hump=rng.normal(0.0, 0.05),
         fringes=rng.exponential(0.01) * (rng.random() < 0.3),
         fringe_px=rng.uniform(20.0, 200.0),
         clouds=rng.exponential(0.03) * (rng.random() < 0.4),
