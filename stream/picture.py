@@ -34,8 +34,7 @@ _AT_BORDER = (255, 180, 60)
 
 def draw_picture(path: Path, frame: Frame, findings: Findings) -> None:
     """Write ``path`` (PNG): the frame in grey, each streak boxed with its score, orange where it touches the border."""
-    pixels = np.where(frame.mask == 0, frame.pixels, np.nan)
-    scale, grey = scaled(pixels)
+    scale, grey = scaled(frame.pixels)  # masked ones too: a saturated star is white, not a hole
     height = grey.shape[0]
     picture = Image.fromarray(grey[::-1]).convert("RGB")
     pen = ImageDraw.Draw(picture)
@@ -61,7 +60,7 @@ def draw_picture(path: Path, frame: Frame, findings: Findings) -> None:
 def scaled(pixels: NDArray[np.float32]) -> tuple[float, NDArray[np.uint8]]:
     """Picture pixels per frame pixel, and the grey picture ``[y, x]``: binned or enlarged, zscale stretch, NaN black.
 
-    ``pixels`` is ``[h, w]`` with NaN where masked.
+    ``pixels`` is ``[h, w]``; what is not finite is left out.
     """
     side = max(pixels.shape)
     binning = -(-side // LARGEST_SIDE)
@@ -75,7 +74,7 @@ def scaled(pixels: NDArray[np.float32]) -> tuple[float, NDArray[np.uint8]]:
 
 
 def binned(pixels: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
-    """The mean of the good pixels of each ``factor`` x ``factor`` block; NaN where there is none.
+    """The mean of the finite pixels of each ``factor`` x ``factor`` block; NaN where there is none.
 
     The last blocks of a side may hold fewer pixels.
     """

@@ -43,7 +43,7 @@ class Column:
     digits: str | None = None
 
 
-# Digits: a tenth of what the best streak can be measured to. Right ascension and declination: 1e-8 degrees are
+# Digits: a tenth of what the best streak can be measured to; of the score so many that the best stay ordered. Right ascension and declination: 1e-8 degrees are
 # 0.04 mas. "z" in a format keeps -0.0001 from becoming "-0.000".
 _PIXELS, _SHORT, _SKY = "z.3f", "z.4g", "z.8f"
 COLUMNS = (
@@ -55,7 +55,7 @@ COLUMNS = (
     Column("y0", "pix", _PIXELS),
     Column("x1", "pix", _PIXELS),
     Column("y1", "pix", _PIXELS),
-    Column("score", "", "z.6g"),
+    Column("score", "", "z.9g"),
     Column("snr", "", "z.2f"),
     Column("flux", "electron", "z.6g"),
     Column("mag", "mag(AB)", "z.3f"),
