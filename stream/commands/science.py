@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from detector.examine import Search, examine
+from detector import examine
 from detector.fitsheader import Limits
 from detector.survey import SURVEYS
-from models.predictor import load_streak_network
+from models import predictor
 from models.weights import BadWeights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from detector.frame import Frame
     from detector.streaks import Findings
     from detector.survey import Survey
+    from models.predictor import StreakPredictor
     from stream.settings import Settings
 
 
@@ -33,16 +34,19 @@ class Science:
     survey: Survey | None
     limits: Limits
     examine: Callable[[Frame], Findings]
-    weights_versions: Mapping[str, str]
+    network: StreakPredictor
 
 
 def load_science(settings: Settings, weights: str) -> Science:
-    """Give the science of these settings and weights (a shipped name or a file), or leave with a sentence that says what is missing."""
+    """Give the science of these settings; ``weights`` is a shipped name or a file.
+
+    Leaves the program with a sentence that says what is missing.
+    """
     if settings.survey not in {"auto", *SURVEYS}:
         known = ", ".join(["auto", *SURVEYS])
         raise typer.BadParameter(f"{settings.survey!r}: there are {known}", param_hint="--survey")
     try:
-        network = load_streak_network(weights, settings.device)
+        network = predictor.load_streak_network(weights, settings.device)
     except BadWeights as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
@@ -50,9 +54,9 @@ def load_science(settings: Settings, weights: str) -> Science:
         survey=SURVEYS.get(settings.survey),
         limits=Limits(max_pixels=settings.max_pixels),
         examine=functools.partial(
-            examine,
+            examine.examine,
             network=network,
-            search=Search(threshold=settings.threshold, many_streaks=settings.many_streaks),
+            search=examine.Search(threshold=settings.threshold, many_streaks=settings.many_streaks),
         ),
-        weights_versions={"streaknet": network.weights.sha256},
+        network=network,
     )

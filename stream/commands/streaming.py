@@ -232,7 +232,7 @@ def _examiner(settings: Settings) -> Examiner:
         examine=science.examine,
         claim_roots=settings.claim_roots,
         program_version=metadata.version("needlestream"),
-        weights_versions=science.weights_versions,
+        weights_versions={"streaknet": science.network.weights.sha256},
     )
 
 
