@@ -36,6 +36,9 @@ MIN_PIXELS = 64  # fewer good pixels in a box say nothing
 MIN_FRACTION = 0.1  # nor does a box of which less than this is good
 MIN_BOX_PX = 32  # smaller boxes would take the wings of a star for sky
 STRIP_PX = 8  # on each side of an edge between boxes, where a step is looked for
+STEEP = 0.1  # sigma between the two halves of a box from where on its slope is taken off
+FINE_BOX_PX = 64  # for a curved sky; in smaller ones a halo or a wide trail is sky
+CURVED = 0.2  # sigma by which a mesh may miss the sky between its centres; more, and it gets finer
 SMALL_STEP = 0.1  # sigma: a smaller step of an amplifier does no harm
 SMALL_PATTERN = 0.1  # sigma: nor does a weaker chequered pattern
 OUTLIER = 0.25  # sigma by which a box must stand out of its neighbours to be replaced
@@ -47,7 +50,7 @@ class Sky:
     """Sky of one frame: ``background`` and ``noise`` (one sigma) in electrons a pixel, float32 meshes [my, mx].
 
     Mesh cell ``[i, j]`` is the mean of frame rows ``i * h // my`` to ``(i + 1) * h // my`` and the columns alike;
-    ``box`` is the size that was asked for. ``row_seams`` [my - 1] and ``column_seams`` [mx - 1] say at which edges
+    ``box`` is about their size. ``row_seams`` [my - 1] and ``column_seams`` [mx - 1] say at which edges
     between cells the level jumps (an amplifier ends there): nothing is interpolated across those.
     ``pattern`` [2, 2] is what a chequered (Bayer) frame adds to pixels of even and odd row and column, electrons, and
     ``pattern_noise`` [2, 2] the factor on their noise; 0 and 1 in other frames.
@@ -192,28 +195,63 @@ def _dither(y, x, step):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
 
 
 @njit(cache=True, parallel=True)
-def _measure_boxes(pixels, mask, background, noise, step, pattern):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Level and sigma of each box into the meshes; NaN where too few pixels are good."""
+def _measure_boxes(pixels, mask, background, noise, slopes, step, pattern):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Level, sigma and slopes (per row, per column) of each box into the meshes; NaN where too few pixels are good.
+
+    A slope widens the histogram: it is taken off and the box measured again as long as it is a good part of the sigma.
+    """
     height, width = pixels.shape
     rows, cols = background.shape
     for cell in prange(rows * cols):
         i, j = cell // cols, cell % cols
         top, bottom = i * height // rows, (i + 1) * height // rows
         left, right = j * width // cols, (j + 1) * width // cols
-        values = np.empty((bottom - top) * (right - left), np.float32)
-        n = 0
-        for y in range(top, bottom):
-            for x in range(left, right):
-                value = np.float32(pixels[y, x])
-                if mask[y, x] == 0 and np.isfinite(value):
-                    values[n] = value - pattern[y & 1, x & 1] + _dither(y, x, step)
-                    n += 1
         background[i, j] = np.nan
         noise[i, j] = np.nan
-        if n >= MIN_PIXELS and n >= MIN_FRACTION * values.size:
+        slopes[:, i, j] = 0.0
+        size = (bottom - top) * (right - left)
+        values = np.empty(size, np.float32)
+        middle_y, middle_x = 0.5 * (top + bottom - 1), 0.5 * (left + right - 1)
+        rise, slope = 0.0, 0.0
+        for _ in range(4):
+            n = 0
+            for y in range(top, bottom):
+                tilt = np.float32(rise * (y - middle_y))
+                for x in range(left, right):
+                    value = np.float32(pixels[y, x])
+                    if mask[y, x] == 0 and abs(value) < np.float32(np.inf):
+                        tilted = value - tilt - np.float32(slope * (x - middle_x))
+                        values[n] = tilted - pattern[y & 1, x & 1] + _dither(y, x, step)
+                        n += 1
+            if n < MIN_PIXELS or n < MIN_FRACTION * size:
+                break
             level, sigma = _core(values[:n], step)
             background[i, j] = level
             noise[i, j] = sigma
+            # Halves, in the order in which the values were collected: the mask does not shift one against the other
+            # by more than it takes away.
+            total = np.zeros(4)
+            count = np.zeros(4)
+            n = 0
+            for y in range(top, bottom):
+                for x in range(left, right):
+                    if mask[y, x] == 0 and abs(np.float32(pixels[y, x])) < np.float32(np.inf):
+                        value = values[n] - level
+                        n += 1
+                        if abs(value) <= 3.0 * sigma:
+                            vertical, horizontal = int(y > middle_y), 2 + int(x > middle_x)
+                            total[vertical] += value
+                            count[vertical] += 1.0
+                            total[horizontal] += value
+                            count[horizontal] += 1.0
+            if count.min() < MIN_PIXELS // 2:
+                break
+            up, right_more = total[1] / count[1] - total[0] / count[0], total[3] / count[3] - total[2] / count[2]
+            rise += 2.0 * up / (bottom - top)
+            slope += 2.0 * right_more / (right - left)
+            slopes[0, i, j], slopes[1, i, j] = rise, slope
+            if max(abs(up), abs(right_more)) < STEEP * sigma:
+                break
 
 
 @njit(cache=True, parallel=True)
@@ -350,19 +388,17 @@ def measure_sky(pixels: Pixels, mask: NDArray[np.uint8], box: int = 128) -> Sky:
     """Sky of ``pixels`` [h, w] where ``mask`` [h, w] is 0 and the pixel finite, in boxes of about ``box`` px.
 
     Each axis has an even number of boxes, so that the middle, where most amplifiers meet, is an edge between two;
-    a small frame has smaller boxes, down to ``MIN_BOX_PX``, or one.
+    a small frame has smaller boxes, down to ``MIN_BOX_PX``, or one. Where the sky is too curved for the mesh
+    (vignetting, nebulae) the boxes are halved, down to ``FINE_BOX_PX``.
     """
     step = _quantum(pixels, mask)
     pattern, pattern_noise = _chequers(pixels, mask)
-    shape = _mesh_shape((pixels.shape[0], pixels.shape[1]), box)
-    background = np.empty(shape, np.float64)
-    noise = np.empty(shape, np.float64)
-    _measure_boxes(pixels, mask, background, noise, step, pattern)
-    if not np.isfinite(background).any():
-        background, noise = _whole(pixels, mask, shape)
-    background, noise = _filled(background, noise)
-    row_seams = _seams(pixels, mask, background, noise, pattern)
-    column_seams = _seams(pixels.T, mask.T, background.T, noise.T, pattern.T)
+    background, noise, slopes = _measured(pixels, mask, box, step, pattern)
+    while _curvature(background, noise) > CURVED and box >= 2 * FINE_BOX_PX:
+        box //= 2
+        background, noise, slopes = _measured(pixels, mask, box, step, pattern)
+    row_seams = _seams(_edge_steps_of(pixels, mask, background, noise, slopes[0], pattern))
+    column_seams = _seams(_edge_steps_of(pixels.T, mask.T, background.T, noise.T, slopes[1].T, pattern.T))
     background, noise = _without_outliers(background, noise, row_seams, column_seams)
     return Sky(
         background=background.astype(np.float32),
@@ -417,6 +453,33 @@ def binned(whitened: NDArray[np.float32]) -> NDArray[np.float32]:
     return out
 
 
+def _measured(
+    pixels: Pixels,
+    mask: NDArray[np.uint8],
+    box: int,
+    step: float,
+    pattern: NDArray[np.float32],
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Background [my, mx], noise and slopes [2, my, mx] of the boxes, each filled."""
+    shape = _mesh_shape((pixels.shape[0], pixels.shape[1]), box)
+    background, noise = np.empty((2, *shape))
+    slopes = np.empty((2, *shape))
+    _measure_boxes(pixels, mask, background, noise, slopes, step, pattern)
+    if not np.isfinite(background).any():
+        background, noise = _whole(pixels, mask, shape)
+    return *_filled(background, noise), slopes
+
+
+def _curvature(background: NDArray[np.float64], noise: NDArray[np.float64]) -> float:
+    """By how many sigma the sky leaves the lines between the boxes' centres, in the worst quarter of the frame."""
+    bends = [
+        np.abs(np.diff(mesh, n=2, axis=0)) / 8.0 / sigma[1:-1]
+        for mesh, sigma in ((background, noise), (background.T, noise.T))
+        if mesh.shape[0] >= 4
+    ]
+    return max((float(np.quantile(bend, 0.75)) for bend in bends), default=0.0)
+
+
 def _mesh_shape(shape: tuple[int, int], box: int) -> tuple[int, int]:
     """Boxes a side: an even number, or one where half the side is smaller than a box may be."""
     if box < MIN_BOX_PX:
@@ -441,8 +504,8 @@ def _quantum(pixels: Pixels, mask: NDArray[np.uint8]) -> float:
 def _chequers(pixels: Pixels, mask: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Offsets [2, 2] of the four parities of row and column, electrons, and factors [2, 2] on their noise.
 
-    Zeros and ones unless the offsets are many times their error and more than ``SMALL_PATTERN`` of the noise. Medians
-    of the whole frame: stars and gradients are the same in all four.
+    Zeros and ones unless the offsets are many times their error and more than ``SMALL_PATTERN`` of the noise. Clipped
+    means of the whole frame: stars and gradients are the same in all four.
     """
     none = np.zeros((2, 2), np.float32), np.ones((2, 2), np.float32)
     levels, noises, errors = np.zeros((3, 2, 2))
@@ -453,8 +516,11 @@ def _chequers(pixels: Pixels, mask: NDArray[np.uint8]) -> tuple[NDArray[np.float
         good = values[np.isfinite(values)]
         if min(good.size, differences.size) < MIN_PIXELS:
             return none
-        levels[i, j] = np.median(good)
-        errors[i, j] = 1.2533 * 1.4826 * np.median(np.abs(good - levels[i, j])) / np.sqrt(good.size)
+        median = np.median(good)
+        scatter = 1.4826 * np.median(np.abs(good - median))
+        # A mean, for the medians of integers differ by whole counts where the levels do not.
+        levels[i, j], _ = _clipped(good.astype(np.float32), median, max(scatter, float(np.spacing(abs(median)))))
+        errors[i, j] = 1.2533 * scatter / np.sqrt(good.size)
         noises[i, j] = 1.4826 * np.median(np.abs(differences)) / np.sqrt(2.0)
     noise = np.sqrt(np.mean(noises**2))
     offsets = levels - levels.mean()
@@ -470,29 +536,29 @@ def _masked_sample(pixels: Pixels, mask: NDArray[np.uint8]) -> NDArray[np.float6
     return np.where(mask[every // 2 :: every] == 0, pixels[every // 2 :: every], np.nan).astype(np.float64)
 
 
-def _seams(
+def _edge_steps_of(
     pixels: Pixels,
     mask: NDArray[np.uint8],
     background: NDArray[np.float64],
     noise: NDArray[np.float64],
+    rises: NDArray[np.float64],
     pattern: NDArray[np.float32],
-) -> NDArray[np.bool_]:
-    """Which of the mesh's inner edges [my - 1] between rows the level jumps at, in one half of the columns at least."""
-    rows, cols = background.shape
-    if rows == 1:
-        return np.zeros(0, np.bool_)
-    steps = np.empty((rows - 1, cols))
+) -> NDArray[np.float64]:
+    """Jumps [my - 1, mx] of the level between rows of boxes, in sigma: what goes beyond twice the slopes.
+
+    At a vignetted border the slope itself changes within a box; a jump has none to speak of beside it.
+    """
+    steps = np.empty((background.shape[0] - 1, background.shape[1]))
     _edge_steps(pixels, mask, background, noise, pattern, steps)
-    rise = np.diff(background, axis=0) / (0.5 * (noise[1:] + noise[:-1]))
-    slope = np.zeros_like(rise)
-    if rows > 2:  # what a smooth gradient does over the strips: as the next edges say
-        beside = np.pad(rise, ((1, 1), (0, 0)), mode="reflect")
-        slope = 0.5 * (beside[:-2] + beside[2:]) * STRIP_PX * rows / pixels.shape[0]
-    steps -= slope
-    seams = np.zeros(rows - 1, np.bool_)
-    for half in (slice(0, (cols + 1) // 2), slice(cols // 2, cols)):
-        seams |= _jumps(steps[:, half])
-    return seams
+    smooth = 0.5 * (rises[1:] + rises[:-1]) * STRIP_PX / (0.5 * (noise[1:] + noise[:-1]))
+    beyond = np.sign(steps - smooth) * np.maximum(np.abs(steps - smooth) - np.abs(smooth), 0.0)
+    return np.where(np.isfinite(steps), beyond, np.nan)
+
+
+def _seams(steps: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which edges [n] between rows of boxes the level jumps at, in one half of the columns at least."""
+    cols = steps.shape[1]
+    return _jumps(steps[:, : (cols + 1) // 2]) | _jumps(steps[:, cols // 2 :])
 
 
 def _jumps(steps: NDArray[np.float64]) -> NDArray[np.bool_]:
