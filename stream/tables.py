@@ -43,8 +43,8 @@ class Column:
     digits: str | None = None
 
 
-# Digits: a tenth of what the best streak can be measured to; of the score so many that the best stay ordered. Right ascension and declination: 1e-8 degrees are
-# 0.04 mas. "z" in a format keeps -0.0001 from becoming "-0.000".
+# Digits: a tenth of what the best streak can be measured to; of the score so many that the best ones stay ordered.
+# Right ascension and declination: 1e-8 degrees are 0.04 mas. "z" in a format keeps -0.0001 from becoming "-0.000".
 _PIXELS, _SHORT, _SKY = "z.3f", "z.4g", "z.8f"
 COLUMNS = (
     Column("frame"),

@@ -34,7 +34,7 @@ def detect_files(files: Sequence[Path], output: Output, *, read: Read, examine: 
 
         def announce(outcome: Findings | Refused) -> None:
             name = outcome.frame if isinstance(outcome, Refused) else outcome.header.name
-            bar.update(task, completed=places[name], description=Path(name).name)
+            bar.update(task, completed=places[name] + 1, description=Path(name).name)
             typer.echo(summary(outcome))
 
         refused = run_batch(files, output, read=read, examine=examine, announce=announce)
