@@ -112,32 +112,44 @@ def belongs(
 
 
 @njit(cache=True)
-def extended(
+def stretch(
     line: NDArray[np.float64],
+    far: NDArray[np.float64],
+    sums: NDArray[np.float64],
     ends: NDArray[np.float64],
     least: float,
-) -> bool:
-    """Make ``line`` longer by what of ``ends`` sticks out by more than ``least``; True if it changed."""
-    length = math.hypot(line[2] - line[0], line[3] - line[1])
-    if length < 1e-9:
-        return False
-    ux, uy = (line[2] - line[0]) / length, (line[3] - line[1]) / length
-    changed = False
-    low, high = 0.0, length
-    x0, y0, x1, y1 = line[0], line[1], line[2], line[3]
+) -> None:
+    """Let a member pull at ``line``: its direction is that of all members' ends, it reaches to the farthest of them.
+
+    ``far`` holds the two farthest ends so far, ``sums`` the number, the sums and the products of all; what sticks out
+    by less than ``least`` does not make the line longer.
+    """
     for k in range(2):
         x, y = ends[2 * k], ends[2 * k + 1]
-        t = (x - line[0]) * ux + (y - line[1]) * uy
+        sums[0] += 1.0
+        sums[1] += x
+        sums[2] += y
+        sums[3] += x * x
+        sums[4] += x * y
+        sums[5] += y * y
+    cx, cy = sums[1] / sums[0], sums[2] / sums[0]
+    sxx, sxy, syy = sums[3] / sums[0] - cx * cx, sums[4] / sums[0] - cx * cy, sums[5] / sums[0] - cy * cy
+    angle = 0.5 * math.atan2(2.0 * sxy, sxx - syy)
+    ux, uy = math.cos(angle), math.sin(angle)
+    if (far[2] - far[0]) * ux + (far[3] - far[1]) * uy < 0.0:
+        ux, uy = -ux, -uy
+    low = (far[0] - cx) * ux + (far[1] - cy) * uy
+    high = (far[2] - cx) * ux + (far[3] - cy) * uy
+    for k in range(2):
+        t = (ends[2 * k] - cx) * ux + (ends[2 * k + 1] - cy) * uy
         if t < low - least:
             low = t
-            x0, y0 = x, y
-            changed = True
+            far[0], far[1] = ends[2 * k], ends[2 * k + 1]
         elif t > high + least:
             high = t
-            x1, y1 = x, y
-            changed = True
-    line[0], line[1], line[2], line[3] = x0, y0, x1, y1
-    return changed
+            far[2], far[3] = ends[2 * k], ends[2 * k + 1]
+    line[0], line[1] = cx + low * ux, cy + low * uy
+    line[2], line[3] = cx + high * ux, cy + high * uy
 
 
 @njit(cache=True)
@@ -172,6 +184,9 @@ def grow(
             continue
         line = lines[count]
         line[:] = ends[seed]
+        far = ends[seed].copy()
+        sums = np.zeros(6)
+        stretch(line, far, sums, ends[seed], 0.0)
         cluster[seed] = count
         queue[0] = seed
         begin, end = 0, 1
@@ -191,7 +206,7 @@ def grow(
                             if belongs(line, ends[i], across, 4.0 * s):
                                 cluster[i] = count
                                 if logit[i] > logit[seed] - EXTENSION_LOGITS:
-                                    extended(line, ends[i], 2.0 * s)
+                                    stretch(line, far, sums, ends[i], 2.0 * s)
                                     queue[end] = i
                                     end += 1
                         i = following[i]

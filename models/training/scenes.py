@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 EVALUATION_SEEDS = 900_000
 SCENE_SHAPE = (1024, 1024)
 SCENES_PER_SEED = 10_000
-# Shares of the scales at which the frame is searched (binned 1, 2, 4).
+# The frame is searched binned 1, 2 and 4; the share of exposures whose streaks have lengths made for each.
 SCALE_SHARES = {1: 0.65, 2: 0.22, 4: 0.13}
 # A streak shorter than this many PSF widths has no direction: neither streak nor impostor.
 SHORTEST_IN_FWHM = 1.2
@@ -122,7 +122,7 @@ def trail_power(length_px: NDArray[np.float64], kernel: Kernel) -> NDArray[np.fl
 def draw_trails(rng: np.random.Generator, scene: Scene, scale: int) -> NDArray[np.float64]:
     """Trails for one exposure ``[n, 7]``: x0, y0, x1, y1 (px), flux (e-), SNR, and 1 where it counts as a streak.
 
-    A quarter of the exposures have none. Lengths are drawn for the scale at which the frame will be looked at.
+    A quarter of the exposures have none. ``scale`` is that at which the longest of the ordinary ones fit a window.
     """
     height, width = scene.electrons.shape
     megapixels = height * width / 1e6 / scale**2
@@ -164,24 +164,21 @@ def whitened_exposure(electrons: NDArray[np.float32], saturation_e: float | None
     return unpadded(padded, (electrons.shape[0], electrons.shape[1]), tiling)
 
 
-def draw_sample(rng: np.random.Generator, scene: Scene, scale: int, tiling: Tiling, cells: int) -> Sample:
-    """A new exposure of ``scene`` at ``scale``, cut into crops of ``cells`` x ``cells`` windows, or what fits."""
-    trails = draw_trails(rng, scene, scale)
+def draw_samples(rng: np.random.Generator, scene: Scene, tiling: Tiling, cells: int) -> Iterator[tuple[int, Sample]]:
+    """A new exposure of ``scene``: each scale with its crops of ``cells`` x ``cells`` windows, or what fits."""
+    trails = draw_trails(rng, scene, int(rng.choice(list(SCALE_SHARES), p=list(SCALE_SHARES.values()))))
     # Some headers do not say where the detector saturates.
     saturation_e = 0.97 * scene.conditions.defects.full_well_e if rng.uniform() < 0.8 else None
     pixels = whitened_exposure(expose_scene(scene, trails, int(rng.integers(2**31))), saturation_e)
-    binning = 1
-    while binning < scale:
-        pixels = binned(pixels)
-        binning *= 2
     pixels = with_masks(rng, pixels)
-    seen = np.concatenate([(trails[:, :4] - 0.5 * (scale - 1)) / scale, trails[:, 5:7]], axis=1)
-    pixels, seen = turned(pixels, seen, int(rng.integers(8)))
-    shape = (pixels.shape[0], pixels.shape[1])
-    target, weight = label_cells(seen, tiling.grid(shape), tiling.window, tiling.step)
-    crops = crop_windows(pad(np.ascontiguousarray(pixels), tiling), target, weight, tiling, cells)
-    told = scene.kernel.fwhm_px / scale * math.exp(rng.normal(0.0, 0.06))
-    return Sample(crops[0], 0.0 if rng.uniform() < 0.05 else told, crops[1], crops[2])
+    told = scene.kernel.fwhm_px * math.exp(rng.normal(0.0, 0.06)) * (rng.uniform() > 0.05)
+    for scale in SCALE_SHARES:
+        if scale > 1:
+            pixels = binned(pixels)
+        seen = np.concatenate([(trails[:, :4] - 0.5 * (scale - 1)) / scale, trails[:, 5:7]], axis=1)
+        target, weight = label_cells(seen, tiling.grid(pixels.shape), tiling.window, tiling.step)
+        crops = crop_windows(pad(np.ascontiguousarray(pixels), tiling), target, weight, tiling, cells)
+        yield scale, Sample(crops[0], told / scale, crops[1], crops[2])
 
 
 def with_masks(rng: np.random.Generator, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -202,23 +199,20 @@ def with_masks(rng: np.random.Generator, pixels: NDArray[np.float32]) -> NDArray
     return masked
 
 
-def turned(
-    pixels: NDArray[np.float32],
-    trails: NDArray[np.float64],
-    which: int,
-) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """One of the eight symmetries of the square, of an image and of the trails ``[n, 4+]`` in it."""
-    moved = trails.copy()
+def turned(sample: Sample, which: int, window: int) -> Sample:
+    """One of the eight symmetries of the square: what a window answers turns with it, since its cell is central."""
+    pixels, target, weight = sample.pixels, sample.target, sample.weight
+    last = window - 1
     if which & 1:
-        pixels = pixels[:, ::-1]
-        moved[:, [0, 2]] = pixels.shape[1] - 1 - moved[:, [0, 2]]
+        pixels, target, weight = pixels[..., ::-1], target[..., ::-1].copy(), weight[..., ::-1]
+        target[..., [1, 3], :, :] = last - target[..., [1, 3], :, :]
     if which & 2:
-        pixels = pixels[::-1]
-        moved[:, [1, 3]] = pixels.shape[0] - 1 - moved[:, [1, 3]]
+        pixels, target, weight = pixels[..., ::-1, :], target[..., ::-1, :].copy(), weight[..., ::-1, :]
+        target[..., [2, 4], :, :] = last - target[..., [2, 4], :, :]
     if which & 4:
-        pixels = pixels.T
-        moved[:, :4] = moved[:, [1, 0, 3, 2]]
-    return pixels, moved
+        pixels, weight = np.swapaxes(pixels, -1, -2), np.swapaxes(weight, -1, -2)
+        target = np.swapaxes(target, -1, -2)[..., [0, 2, 1, 4, 3], :, :]
+    return Sample(pixels, sample.fwhm_px, target, weight)
 
 
 def crop_windows(

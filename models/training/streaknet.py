@@ -7,6 +7,7 @@ of several skies. Crops of one batch have one scale, as their sizes differ.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numba
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from detector.tiling import Tiling
 from models.losses import streak_loss
-from models.training.scenes import SCALE_SHARES, Bank, Sample, draw_sample
+from models.training.scenes import Bank, Sample, draw_samples, turned
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,7 +29,8 @@ CROP_CELLS = 64
 WINDOWS_PER_BATCH = 4 * CROP_CELLS**2
 # Crops that wait, for each scale, until enough skies are mixed.
 BUFFER_BATCHES = 4
-VALIDATION_EXPOSURES = 36
+# Exposing is slower than learning: each crop is seen so often, turned another way each time.
+USES = 2
 # A Euclid VIS frame, the unit in which false alarms are counted.
 FRAME_CELLS = 4132 * 4096 / 64
 
@@ -63,22 +65,26 @@ class StreakBatches(IterableDataset[StreakBatch]):
         torch.set_num_threads(1)
         worker = get_worker_info()
         rng = np.random.default_rng([self.seed, self.round, worker.id if worker else 0])
-        waiting: dict[int, list[Sample]] = {scale: [] for scale in SCALE_SHARES}
-        scales, shares = list(SCALE_SHARES), list(SCALE_SHARES.values())
+        waiting: dict[int, list[tuple[Sample, int]]] = {}
         while True:
-            scale = int(rng.choice(scales, p=shares))
             scene = self.bank.scene(int(rng.integers(self.bank.count)))
-            # One sky read and one exposure give several crops at scale 1; the coarser ones need as many exposures.
-            sample = draw_sample(rng, scene, scale, self.tiling, CROP_CELLS)
-            waiting[scale] += [
-                Sample(sample.pixels[i], sample.fwhm_px, sample.target[i], sample.weight[i])
-                for i in range(len(sample.pixels))
-            ]
-            per_batch = max(1, WINDOWS_PER_BATCH // sample.weight[0].size)
-            if len(waiting[scale]) >= BUFFER_BATCHES * per_batch:
-                rng.shuffle(waiting[scale])
-                yield stacked(waiting[scale][:per_batch])
-                del waiting[scale][:per_batch]
+            for scale, sample in draw_samples(rng, scene, self.tiling, CROP_CELLS):
+                crops = waiting.setdefault(scale, [])
+                crops += [(crop, USES) for crop in split(sample)]
+                per_batch = max(1, WINDOWS_PER_BATCH // sample.weight[0].size)
+                while len(crops) >= BUFFER_BATCHES * per_batch:
+                    rng.shuffle(crops)
+                    drawn, crops[:per_batch] = crops[:per_batch], []
+                    crops += [(crop, uses - 1) for crop, uses in drawn if uses > 1]
+                    yield stacked([turned(crop, int(rng.integers(8)), self.tiling.window) for crop, _ in drawn])
+
+
+def split(sample: Sample) -> list[Sample]:
+    """The crops of a sample one by one."""
+    return [
+        Sample(pixels, sample.fwhm_px, target, weight)
+        for pixels, target, weight in zip(sample.pixels, sample.target, sample.weight, strict=True)
+    ]
 
 
 def stacked(samples: list[Sample]) -> StreakBatch:
@@ -110,28 +116,22 @@ def streak_batch_loss(network: nn.Module, batch: StreakBatch) -> Tensor:
     return streak_loss(output.float(), batch.target, batch.weight).total
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StreakValidation:
     """Fixed exposures of a bank that training never sees; float32 as in inference."""
 
     bank: Bank
     seed: int
 
-    def batches(self) -> Iterator[tuple[int, StreakBatch]]:
-        """Scale and batch of each exposure, the same at every call."""
-        for index in range(min(VALIDATION_EXPOSURES, self.bank.count)):
+    @cached_property
+    def batches(self) -> list[tuple[int, StreakBatch]]:
+        """Scale and batch of each exposure; drawn once, the same in every run."""
+        drawn = []
+        for index in range(self.bank.count):
             rng = np.random.default_rng([self.seed, index])
-            scale = (1, 1, 2)[index % 3]
-            sample = draw_sample(rng, self.bank.scene(index), scale, Tiling(), CROP_CELLS)
-            yield (
-                scale,
-                stacked(
-                    [
-                        Sample(p, sample.fwhm_px, t, w)
-                        for p, t, w in zip(sample.pixels, sample.target, sample.weight, strict=True)
-                    ]
-                ),
-            )
+            samples = draw_samples(rng, self.bank.scene(index), Tiling(), CROP_CELLS)
+            drawn += [(scale, stacked(split(sample))) for scale, sample in samples]
+        return drawn
 
     def __call__(self, network: nn.Module) -> Mapping[str, float]:
         """The loss, the share of positive windows above the 10 and 100 best false ones a frame, and the ends' error."""
@@ -139,7 +139,7 @@ class StreakValidation:
         logits, truths, weights, errors, losses = [], [], [], [], []
         network.eval()
         with torch.inference_mode():
-            for scale, host in self.batches():
+            for scale, host in self.batches:
                 batch = host.to(device)
                 output = network(batch.pixels, batch.fwhm_px).float()
                 losses.append(float(streak_loss(output, batch.target, batch.weight).total))
