@@ -173,15 +173,24 @@ def claimed_file(uri: str, roots: Sequence[Path]) -> Path:
 def as_message_says(frame: Frame, message: Message) -> Frame:
     """Give the frame with what the message's headers say of it; they win over the FITS header's words."""
     header = frame.header
+    said = {word: message.header(name) for name, word in _IDENTITY.items()}
+    answered = {word for word, value in said.items() if value is not None}
+    if not answered:
+        return frame
     return replace(
         frame,
         header=replace(
             header,
-            exposure=message.header("exposure") or header.exposure,
-            ccd=message.header("ccd") or header.ccd,
-            field=message.header("field") or header.field,
+            exposure=said["no-exposure-id"] or header.exposure,
+            ccd=said["no-ccd-id"] or header.ccd,
+            field=said["no-field"] or header.field,
+            flags=tuple(flag for flag in header.flags if flag not in answered),
         ),
     )
+
+
+# Header of a message -> the frame's flag that says that it is not known.
+_IDENTITY = {"exposure": "no-exposure-id", "ccd": "no-ccd-id", "field": "no-field"}
 
 
 # --- out --------------------------------------------------------------------------------------------------------------

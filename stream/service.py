@@ -84,13 +84,13 @@ def run_worker(settings: Settings, examiner: Examiner, limits: Limits) -> int:
 
     Raises ``BrokerError``; whatever ``examine`` raises besides ``BadFrame`` goes through.
     """
-    stop = _stop_on_signals()
     metrics = Metrics()
     if settings.metrics_port is not None:
         port = metrics.serve(settings.metrics_port, settings.metrics_address)
         log.info("metrics served", url=f"http://{settings.metrics_address}:{port}/metrics")
     with explained(settings), contextlib.ExitStack() as cleanup:
         check_reachable(settings)
+        stop = cleanup.enter_context(_stop_on_signals())
         for topic in create_missing_topics(settings):
             log.info("topic created", topic=topic)
         source = Source(settings, settings.topic(FRAMES))
@@ -170,17 +170,21 @@ def answer_to(message: Message, examiner: Examiner) -> Answer:
     return Answer(tuple(outputs), tuple(findings), tuple(rejects), spent)
 
 
-def _stop_on_signals() -> threading.Event:
-    """Give an event that SIGTERM and SIGINT set: the message in hand is finished first."""
+@contextlib.contextmanager
+def _stop_on_signals() -> Iterator[threading.Event]:
+    """Give an event that SIGTERM and SIGINT set, so that the message in hand is finished first."""
     stop = threading.Event()
 
     def ask_to_stop(number: int, _frame: object) -> None:
         log.info("stopping after the message in hand", signal=signal.Signals(number).name)
         stop.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, ask_to_stop)
-    return stop
+    before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _frames(source: bytes | Path, message: Message, examiner: Examiner) -> Iterator[Frame | BadFrame]:

@@ -43,6 +43,9 @@ class Settings(BaseSettings):
     survey: str = Field("auto", description="auto (by TELESCOP and INSTRUME), or the name of a survey profile.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     threshold: float = Field(0.5, ge=0, le=1, description="Lowest score that is published; 0 gives every proposal.")
+    expected_streaks_per_frame: float | None = Field(
+        None, gt=0, description="What scores are calibrated for; empty: the survey's own number."
+    )
     delivery: Literal["exactly-once", "at-least-once"] = Field(
         "exactly-once",
         description="exactly-once (outputs and offsets in one transaction), or at-least-once for brokers without them.",

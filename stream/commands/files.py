@@ -15,7 +15,7 @@ from stream.commands.examination import detect_files, examination, progress_bar,
 from stream.commands.options import with_settings
 from stream.settings import Settings  # noqa: TC001 - with_settings reads the annotations
 
-EXAMINATION = ("survey", "device", "threshold", "many_streaks", "max_pixels")
+EXAMINATION = ("survey", "device", "threshold", "many_streaks", "expected_streaks_per_frame", "max_pixels")
 
 
 def register(app: typer.Typer) -> None:

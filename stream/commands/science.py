@@ -56,7 +56,11 @@ def load_science(settings: Settings, weights: str) -> Science:
         examine=functools.partial(
             examine.examine,
             network=network,
-            search=examine.Search(threshold=settings.threshold, many_streaks=settings.many_streaks),
+            search=examine.Search(
+                threshold=settings.threshold,
+                many_streaks=settings.many_streaks,
+                expected_streaks_per_frame=settings.expected_streaks_per_frame,
+            ),
         ),
         network=network,
     )

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 WORKER = (
     *("group_id", "survey", "device", "threshold", "delivery", "session_timeout_s", "max_poll_interval_s"),
-    *("transaction_timeout_s", "max_pixels", "many_streaks", "claim_roots"),
+    *("transaction_timeout_s", "max_pixels", "many_streaks", "claim_roots", "expected_streaks_per_frame"),
     *("metrics_port", "metrics_address", "log_format"),
 )
 
@@ -72,6 +72,7 @@ def run_command(
     idle_timeout: Annotated[
         float | None, typer.Option(min=0, help="End after so many seconds without a message.", metavar="SECONDS")
     ] = None,
+    weights: Annotated[str, typer.Option(help="The network: a shipped name or a .safetensors file.")] = "streaknet",
 ) -> None:
     """Work: take frames from Kafka, publish the streaks in them.
 
@@ -90,7 +91,7 @@ def run_command(
 
     with broker_errors():
         check_reachable(settings)  # before the networks are loaded
-        run_worker(settings, _examiner(settings), Limits(count, idle_timeout))
+        run_worker(settings, _examiner(settings, weights), Limits(count, idle_timeout))
 
 
 @with_settings(*CONNECTION, *CREATION)
@@ -211,7 +212,7 @@ def settings_command(config: config_annotation() = None) -> None:  # type: ignor
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
-def _examiner(settings: Settings) -> Examiner:
+def _examiner(settings: Settings, weights: str) -> Examiner:
     """Give what the worker does with a message: the reader, the networks and the science, as the settings say."""
     from detector.fits import read_frames  # noqa: PLC0415 - astropy, numba, torch: only a worker waits for them
     from detector.frame import BadFrame  # noqa: PLC0415
@@ -219,7 +220,7 @@ def _examiner(settings: Settings) -> Examiner:
     from stream.commands.science import load_science  # noqa: PLC0415
     from stream.service import Examiner  # noqa: PLC0415
 
-    science = load_science(settings, "streaknet")
+    science = load_science(settings, weights)
 
     def read(source: bytes | Path, *, name: str, survey: str | None, extension: int | None) -> Any:
         if survey not in {None, "auto", *SURVEYS}:
@@ -232,7 +233,7 @@ def _examiner(settings: Settings) -> Examiner:
         examine=science.examine,
         claim_roots=settings.claim_roots,
         program_version=metadata.version("needlestream"),
-        weights_versions={"streaknet": science.network.weights.sha256},
+        weights_versions={weights: science.network.weights.sha256},
     )
 
 
