@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from astropy.io import fits
+from astropy.io.fits.hdu.compressed import _compression
 
 from detector import checksum
 from detector.companions import bits_of, flags_for, role_of
@@ -43,7 +44,10 @@ if TYPE_CHECKING:
 
 # What astropy raises against a compressed image that passed our checks and still does not decode. Errors of the
 # machine (OSError from a disk) cannot come: it reads from memory.
-_DECODER_ERRORS = (OSError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError, EOFError)
+_DECODER_ERRORS = (
+    *(OSError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, RuntimeError, EOFError),
+    *(zlib.error, fits.VerifyError, _compression.CfitsioException),  # the latter is nowhere public, nor an OSError
+)
 _TOO_MANY_SATURATED = 0.2  # of the pixels: then the level is wrong, not the frame
 _UINT16_ZERO, _ADC_END = 32768.0, 65535.0  # BZERO of unsigned 16-bit numbers, and the largest of them
 
@@ -201,7 +205,7 @@ def _decompressed(outline: Outline, data: bytes | memoryview) -> NDArray[np.gene
             warnings.simplefilter("ignore")
             with fits.open(BytesIO(file), do_not_scale_image_data=True, memmap=False) as hdus:
                 stored = hdus[1].data
-    except (*_DECODER_ERRORS, zlib.error, fits.VerifyError) as error:
+    except _DECODER_ERRORS as error:
         raise BadFrame("damaged", f"the compressed image does not decode: {error}") from error
     if stored is None or stored.shape != outline.shape:
         raise BadFrame("damaged", "the compressed image decodes to another shape than its header says")

@@ -124,8 +124,8 @@ def _data_bytes(cards: Cards, bitpix: int, lengths: tuple[int, ...]) -> int:
     grouped = lengths[-1] == 0 and "GROUPS" in cards and cards["GROUPS"].value is True
     elements = math.prod(lengths[:-1] if grouped else lengths)
     heap, groups = whole(cards, "PCOUNT", 0), whole(cards, "GCOUNT", 1)
-    if heap < 0 or groups < 0:
-        raise BadFrame("bad-header", f"PCOUNT = {heap}, GCOUNT = {groups}: negative sizes")
+    if heap < 0 or groups < 1:
+        raise BadFrame("bad-header", f"PCOUNT = {heap}, GCOUNT = {groups}: no sizes of anything")
     return abs(bitpix) // 8 * groups * (heap + elements)
 
 

@@ -32,10 +32,18 @@ _HCOMPRESS_MAGIC = b"\xdd\x99"
 _MAX_BIT_PLANES = 62
 _TFORM = re.compile(r"(\d*)([LXBIJKAEDCMPQ])([LXBIJKAEDCM]?).*")
 _WIDTHS = {"L": 1, "B": 1, "I": 2, "J": 4, "K": 8, "A": 1, "E": 4, "D": 8, "C": 8, "M": 16, "P": 8, "Q": 16}
-_KEPT = re.compile(
-    r"BITPIX|NAXIS\d?|PCOUNT|GCOUNT|TFIELDS|TTYPE\d+|TFORM\d+|TZERO\d+|TSCAL\d+|TNULL\d+|THEAP|ZIMAGE|ZBITPIX|"
-    r"ZNAXIS\d*|ZTILE\d+|ZCMPTYPE|ZNAME\d+|ZVAL\d+|ZQUANTIZ|ZDITHER0|ZBLANK|ZSCALE|ZZERO|ZMASKCMP"
+_NUMBERS = re.compile(r"PCOUNT|THEAP|ZBITPIX|ZNAXIS\d?|ZVAL\d|ZDITHER0|ZBLANK|ZSCALE|ZZERO")
+_WORDS = re.compile(r"TFORM\d+|ZCMPTYPE|ZNAME\d|ZQUANTIZ")
+_NAMES = (
+    "COMPRESSED_DATA",
+    "GZIP_COMPRESSED_DATA",
+    "UNCOMPRESSED_DATA",
+    "ZSCALE",
+    "ZZERO",
+    "ZBLANK",
+    "NULL_PIXEL_MASK",
 )
+_SETTINGS = {"BLOCKSIZE": (16, 32, 64, 128), "BYTEPIX": (1, 2, 4, 8)}
 _MAX_COLUMNS = 64
 
 
@@ -61,6 +69,8 @@ def _columns(cards: Cards) -> list[Column]:
         repeat = min(int(form[1] or 1), 1 << 20)
         width = -(-repeat // 8) if form[2] == "X" else repeat * _WIDTHS[form[2]]
         name = (text(cards, f"TTYPE{index}") or "").upper()
+        if name not in _NAMES:
+            raise BadFrame("unsupported", f"a compressed image with a column {name!r}; known are {', '.join(_NAMES)}")
         columns.append(Column(name, offset, form[2], _WIDTHS.get(form[3], 1)))
         offset += width
     if offset != whole(cards, "NAXIS1"):
@@ -95,8 +105,17 @@ def checked_file(outline: Outline, data: bytes | memoryview) -> bytes:
     heap_start = whole(cards, "THEAP", width * rows)
     if not width * rows <= heap_start <= outline.data_bytes:
         raise BadFrame("bad-header", f"THEAP = {heap_start} lies outside the data")
+    _check_settings(cards)
     _check_streams(columns, data, method, math.prod(tile), tile, (rows, width, heap_start))
-    return _write(cards, tile, data)
+    return _write(cards, columns, tile, data)
+
+
+def _check_settings(cards: Cards) -> None:
+    """The numbers that steer the Rice decoder: with a block of no pixels it would not end."""
+    for index in range(1, 10):
+        setting = (text(cards, f"ZNAME{index}") or "").upper()
+        if setting in _SETTINGS and whole(cards, f"ZVAL{index}") not in _SETTINGS[setting]:
+            raise BadFrame("bad-header", f"{setting} = {whole(cards, f'ZVAL{index}')} in a compressed image")
 
 
 def _check_streams(  # the table's geometry comes as (rows, width, start of the heap)
@@ -194,14 +213,21 @@ def _header(cards: list[bytes]) -> bytes:
     return whole_header.ljust(-(-len(whole_header) // BLOCK) * BLOCK)
 
 
-def _write(cards: Cards, tile: tuple[int, ...], data: bytes | memoryview) -> bytes:
-    """A file of an empty primary and this table."""
+def _write(cards: Cards, columns: list[Column], tile: tuple[int, ...], data: bytes | memoryview) -> bytes:
+    """A file of an empty primary and this table, of nothing but the keywords that were looked at."""
     primary = [_card("SIMPLE", True), _card("BITPIX", 8), _card("NAXIS", 0), _card("EXTEND", True)]
-    order = ["BITPIX", "NAXIS", "NAXIS1", "NAXIS2", "PCOUNT", "GCOUNT", "TFIELDS"]
-    kept = {name: card.value for name, card in cards.items() if _KEPT.fullmatch(name) and card.value is not None}
+    kept: dict[str, object] = {"BITPIX": 8, "NAXIS": 2}
+    kept |= {name: whole(cards, name) for name in ("NAXIS1", "NAXIS2")}
+    kept |= {"PCOUNT": whole(cards, "PCOUNT", 0), "GCOUNT": 1, "TFIELDS": len(columns), "ZIMAGE": True}
+    kept |= {f"TTYPE{index}": column.name for index, column in enumerate(columns, 1)}
+    kept |= {name: card.value for name, card in cards.items() if _NUMBERS.fullmatch(name) and _is_number(card.value)}
+    kept |= {name: words for name in cards if _WORDS.fullmatch(name) and (words := text(cards, name))}
     kept |= {f"ZTILE{axis}": side for axis, side in zip(range(len(tile), 0, -1), tile, strict=True)}
-    kept |= {"PCOUNT": whole(cards, "PCOUNT", 0), "GCOUNT": 1}
-    names = order + [name for name in kept if name not in order]
-    table = [_card("XTENSION", "BINTABLE"), *(_card(name, kept[name]) for name in names)]
+    table = [_card("XTENSION", "BINTABLE"), *(_card(name, value) for name, value in kept.items())]
     fill = b"\0" * (-len(data) % BLOCK)
     return b"".join([_header(primary), _header(table), data, fill])
+
+
+def _is_number(value: object) -> bool:
+    """Whether a card holds a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

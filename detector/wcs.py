@@ -100,7 +100,7 @@ def _build(types: tuple[str, str], stated: dict[str, float | None], cards: Cards
     """The WCS of these numbers; None where one is missing or none, and where wcslib refuses them."""
     values = {name: value for name, value in stated.items() if value is not None}
     orders = [value for name, value in values.items() if name.endswith("_ORDER")]
-    if len(values) < len(stated) or not _NEEDED <= values.keys() or any(not 0 <= n <= _MAX_SIP_ORDER for n in orders):
+    if len(values) < len(stated) or not values.keys() >= _NEEDED or any(not 0 <= n <= _MAX_SIP_ORDER for n in orders):
         return None
     words = {"CTYPE1": types[0], "CTYPE2": types[1]}
     words |= {name: unit for name in ("CUNIT1", "CUNIT2") if (unit := text(cards, name))}
