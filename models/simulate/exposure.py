@@ -30,9 +30,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Between two CCDs of the mosaic, and around it: what the dithers may bring in, and stars beyond the edge that shine in.
+# Between two CCDs of the mosaic.
 GAP_PX = 150
-RIM_PX = 260
+# How far the wings of stars are drawn, and therefore how far beyond a frame's edge sources are.
+WINGS_PX = 240
+RIM_PX = WINGS_PX + 20
 # Added to each ADU value, so that the noise of a dark pixel is not cut off at zero.
 PEDESTAL_ADU = 100.0
 LARGEST_ADU = 65_535.0
@@ -294,7 +296,7 @@ def _draw_frame(field: _Field, exposure: int, ccd: int, *, compressed: bool) -> 
     plan = field.plan
     rng = np.random.default_rng([field.seed, exposure, ccd])
     conditions = _conditions_of_exposure(field, exposure)
-    spread = point_spread(conditions.optics, extent_px=240)
+    spread = point_spread(conditions.optics, extent_px=min(WINGS_PX, max(field.shape) // 2))
     wcs = _frame_wcs(field, exposure, ccd)
     sources = Sources(
         _moved(field.sources.stars, field.wcs, wcs, field.shape),

@@ -107,8 +107,10 @@ def _pupil_light(optics: Optics, n: int, oversampling: int) -> NDArray[np.float6
         waves = (optics.coma * (3.0 * r**2 - 2.0) * tilt + optics.ellipticity * (2.0 * tilt**2 - r**2)) / wavelength
         field = np.zeros((n, n), np.complex64)
         field[np.ix_(inside, inside)] = pupil * np.exp(2j * np.pi * waves)
-        light += np.abs(fft.fftshift(fft.fft2(fft.ifftshift(field)))) ** 2
-    return light / light.sum()
+        # Where the pupil lies in its plane changes the phase of its transform only, which the intensity forgets.
+        transform = fft.fft2(field)
+        light += transform.real**2 + transform.imag**2
+    return fft.fftshift(light / light.sum())
 
 
 def _seeing_light(optics: Optics, n: int, oversampling: int) -> NDArray[np.float64]:
@@ -172,9 +174,11 @@ def _through_the_pixel(light: NDArray[np.float64], optics: Optics, oversampling:
     inner = light * (np.hypot(x, y) < CENTROID_RADIUS * optics.size_px)
     dx, dy = (float((inner * axis).sum() / inner.sum()) for axis in (x, y))
     fx, fy = fft.rfftfreq(n, 1.0 / oversampling)[None, :], fft.fftfreq(n, 1.0 / oversampling)[:, None]
-    transfer = np.sinc(fx) * np.sinc(fy) * np.exp(-2.0 * (np.pi * optics.jitter_px) ** 2 * (fx**2 + fy**2))
-    transfer = transfer * np.exp(2j * np.pi * (fx * dx + fy * dy))
-    blurred: NDArray[np.float64] = fft.irfft2(fft.rfft2(fft.ifftshift(light)) * transfer, s=light.shape)
+    along_x, along_y = (
+        np.sinc(f) * np.exp(-2.0 * (np.pi * optics.jitter_px * f) ** 2 + 2j * np.pi * f * d)
+        for f, d in ((fx, dx), (fy, dy))
+    )
+    blurred: NDArray[np.float64] = fft.irfft2(fft.rfft2(fft.ifftshift(light)) * along_x * along_y, s=light.shape)
     return np.maximum(fft.fftshift(blurred), 0.0)
 
 

@@ -232,7 +232,7 @@ def _draw_survey(
         fringe_px=rng.uniform(40.0, 200.0),
         clouds=abs(rng.normal(0.0, 0.005)),
         cloud_px=rng.uniform(100.0, 800.0),
-        ghost_share=exp(rng.uniform(np.log(3e-4), np.log(5e-3))),
+        ghost_share=exp(rng.uniform(np.log(2e-4), np.log(2e-3))),
         ghost_offset_px=(rng.uniform(30.0, 120.0) * cos(angle), rng.uniform(30.0, 120.0) * sin(angle)),
         ghost_radii_px=(ghost_px * rng.uniform(0.0, 0.7), ghost_px),
         spike_share=rng.uniform(2e-5, 2e-4),
@@ -483,7 +483,9 @@ def _add_galaxies(
                 px, py = x + u * cosine - v * sine, y + u * sine + v * cosine
                 if px < -reach or py < -reach or px > width + reach or py > height + reach:
                     continue
-                wave = 1.0 + arms * cos(2.0 * theta - 4.0 * np.log(1.0 + middle / radius) + arm_phase)
+                wave = 1.0 + arms * middle / (middle + radius) * cos(
+                    2.0 * theta - 4.0 * np.log(1.0 + middle / radius) + arm_phase
+                )
                 add_nearest(image, px, py, weight * wave, phases, reach)
             inner = outer
 

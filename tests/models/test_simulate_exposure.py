@@ -27,7 +27,7 @@ def rows_of(path):
 
 
 def test_the_truth_lies_where_the_light_is():
-    plan = Plan(shape=(600, 600), asteroids=6, dithers=2, magnitudes=(18.0, 18.2), rates_arcsec_h=(2.0, 20.0))
+    plan = Plan(shape=(600, 600), asteroids=9, dithers=1, magnitudes=(18.0, 18.2), rates_arcsec_h=(2.0, 12.0))
     empty = replace(plan, asteroids=0)
     checked = 0
     for with_asteroids, without in zip(draw_field(plan, 3), draw_field(empty, 3), strict=True):
@@ -39,7 +39,7 @@ def test_the_truth_lies_where_the_light_is():
             reach_x, reach_y = (0.5 * abs(truth.x1 - truth.x0) + 8, 0.5 * abs(truth.y1 - truth.y0) + 8)
             rows, columns = (slice(int(c - r), int(c + r) + 2) for c, r in ((y, reach_y), (x, reach_x)))
             alone = all(
-                truth is other or np.hypot(0.5 * (other.x0 + other.x1) - x, 0.5 * (other.y0 + other.y1) - y) > 70
+                truth is other or np.hypot(0.5 * (other.x0 + other.x1) - x, 0.5 * (other.y0 + other.y1) - y) > 45
                 for other in truths
             )
             if rows.start < 0 or columns.start < 0 or rows.stop > 600 or columns.stop > 600 or not alone:
