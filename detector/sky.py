@@ -49,9 +49,9 @@ SAMPLE = 1 << 17  # pixels that are enough for figures of the whole frame
 class Sky:
     """Sky of one frame: ``background`` and ``noise`` (one sigma) in electrons a pixel, float32 meshes [my, mx].
 
-    Mesh cell ``[i, j]`` is the mean of frame rows ``i * h // my`` to ``(i + 1) * h // my`` and the columns alike;
-    ``box`` is about their size. ``row_seams`` [my - 1] and ``column_seams`` [mx - 1] say at which edges
-    between cells the level jumps (an amplifier ends there): nothing is interpolated across those.
+    Mesh cell ``[i, j]`` covers frame rows ``i * h // my`` to ``(i + 1) * h // my`` and the columns alike, its value
+    holds in its centre; ``box`` is about their size. ``row_seams`` [my - 1] and ``column_seams`` [mx - 1] say at which
+    edges between cells the level jumps (an amplifier ends there): nothing is interpolated across those.
     ``pattern`` [2, 2] is what a chequered (Bayer) frame adds to pixels of even and odd row and column, electrons, and
     ``pattern_noise`` [2, 2] the factor on their noise; 0 and 1 in other frames.
     """
@@ -285,60 +285,85 @@ def _edge_steps(pixels, mask, background, noise, pattern, steps):  # type: ignor
 
 
 @njit(cache=True)
-def _slopes(mesh, edges, seams, extrapolate, before, after):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Slope per pixel on the two halves of each cell of one line of the mesh.
+def _pieces(mesh, edges, seams, curved, pieces):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Polynomials through one line of the mesh: ``pieces`` [2 * n, 4] in the distance from a cell's centre, in pixels.
 
-    Between two centres it is that of the line through them; beyond the last centre before a seam or a border it goes
-    on as on the other side of the cell, or stays level.
+    Two pieces a cell, before and after its centre. ``curved``: cubics with the slopes that the neighbours tell, beyond
+    the last centre before a seam or a border the parabola through the last three. Else straight lines, level there.
     """
     n = mesh.size
-    for k in range(n):
-        before[k] = 0.0
-        after[k] = 0.0
-    for k in range(n - 1):
-        if not seams[k]:
-            slope = (mesh[k + 1] - mesh[k]) / (0.5 * (edges[k + 2] - edges[k]))
-            after[k] = slope
-            before[k + 1] = slope
-    if extrapolate:
-        for k in range(n):
-            no_before = k == 0 or seams[k - 1]
-            no_after = k == n - 1 or seams[k]
-            if no_before and not no_after:
-                before[k] = after[k]
-            elif no_after and not no_before:
-                after[k] = before[k]
+    pieces[:] = 0.0
+    first = 0
+    while first < n:
+        end = first + 1
+        while end < n and not seams[end - 1]:
+            end += 1
+        for k in range(first, end):  # the slope at each centre, and the bend at the outer ones
+            low, high = max(k - 1, first), min(k + 1, end - 1)
+            if k in (first, end - 1) and end - first > 2:
+                low, high = (first, first + 2) if k == first else (end - 3, end - 1)
+            slope, bend = 0.0, 0.0
+            if high > low:
+                slope = (mesh[high] - mesh[low]) / _distance(edges, low, high)
+            if high - low == 2 and k in (low, high):
+                before = (mesh[low + 1] - mesh[low]) / _distance(edges, low, low + 1)
+                after = (mesh[high] - mesh[high - 1]) / _distance(edges, high - 1, high)
+                bend = (after - before) / _distance(edges, low, high)
+                slope += bend * _distance(edges, low, high) * (1.0 if k == high else -1.0)
+            for part in range(2):
+                pieces[2 * k + part, 0] = mesh[k]
+                pieces[2 * k + part, 1] = slope if curved else 0.0
+                pieces[2 * k + part, 2] = bend if curved else 0.0
+        for k in range(first, end - 1):  # and what lies between two centres
+            span = _distance(edges, k, k + 1)
+            rise = (mesh[k + 1] - mesh[k]) / span
+            if not curved:
+                pieces[2 * k + 1, 1] = rise
+                pieces[2 * k + 2, 1] = rise
+                continue
+            left, right = pieces[2 * k, 1], pieces[2 * k + 3, 1]
+            pieces[2 * k + 1, 2] = (3.0 * rise - 2.0 * left - right) / span
+            pieces[2 * k + 2, 2] = (left + 2.0 * right - 3.0 * rise) / span
+            pieces[2 * k + 1, 3] = (left + right - 2.0 * rise) / span**2
+            pieces[2 * k + 2, 3] = pieces[2 * k + 1, 3]
+        first = end
 
 
 @njit(cache=True)
-def _line(mesh, row_edges, row_seams, y, extrapolate, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _distance(edges, j, k):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Pixels between the centres of cells ``j`` and ``k``."""
+    return 0.5 * (edges[k] + edges[k + 1] - edges[j] - edges[j + 1])
+
+
+@njit(cache=True)
+def _line(mesh, row_edges, row_seams, y, curved, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Interpolate the mesh [my, mx] to frame row ``y``: one value a column of the mesh, into ``out``."""
     rows, cols = mesh.shape
     i = 0
     while row_edges[i + 1] <= y:
         i += 1
-    offset = y - (0.5 * (row_edges[i] + row_edges[i + 1]) - 0.5)
-    before = np.empty(rows)
-    after = np.empty(rows)
+    t = y - (0.5 * (row_edges[i] + row_edges[i + 1]) - 0.5)
+    pieces = np.empty((2 * rows, 4))
     for j in range(cols):
-        _slopes(mesh[:, j], row_edges, row_seams, extrapolate, before, after)
-        out[j] = mesh[i, j] + offset * (before[i] if offset < 0 else after[i])
+        _pieces(mesh[:, j], row_edges, row_seams, curved, pieces)
+        a = pieces[2 * i + (0 if t < 0.0 else 1)]
+        out[j] = a[0] + t * (a[1] + t * (a[2] + t * a[3]))
 
 
 @njit(cache=True)
-def _spread(values, edges, seams, extrapolate, line):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _spread(values, edges, seams, curved, line):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Interpolate one value a column of the mesh to each pixel of ``line``."""
     cols = values.size
-    before = np.empty(cols)
-    after = np.empty(cols)
-    _slopes(values, edges, seams, extrapolate, before, after)
+    pieces = np.empty((2 * cols, 4))
+    _pieces(values, edges, seams, curved, pieces)
     for j in range(cols):
         centre = 0.5 * (edges[j] + edges[j + 1]) - 0.5
         half = int(np.ceil(centre))
-        for x in range(edges[j], half):
-            line[x] = values[j] + before[j] * (x - centre)
-        for x in range(half, edges[j + 1]):
-            line[x] = values[j] + after[j] * (x - centre)
+        for part in range(2):
+            a0, a1, a2, a3 = pieces[2 * j + part]
+            for x in range(edges[j] if part == 0 else half, half if part == 0 else edges[j + 1]):
+                t = x - centre
+                line[x] = a0 + t * (a1 + t * (a2 + t * a3))
 
 
 @njit(cache=True, parallel=True)
@@ -400,6 +425,7 @@ def measure_sky(pixels: Pixels, mask: NDArray[np.uint8], box: int = 128) -> Sky:
     row_seams = _seams(_edge_steps_of(pixels, mask, background, noise, slopes[0], pattern))
     column_seams = _seams(_edge_steps_of(pixels.T, mask.T, background.T, noise.T, slopes[1].T, pattern.T))
     background, noise = _without_outliers(background, noise, row_seams, column_seams)
+    background = _at_centres(background, row_seams, column_seams)
     return Sky(
         background=background.astype(np.float32),
         noise=noise.astype(np.float32),
@@ -620,6 +646,13 @@ def _neighbours(mesh: NDArray[np.float64]) -> NDArray[np.float64]:
     )
 
 
+def _panels(row_seams: NDArray[np.bool_], column_seams: NDArray[np.bool_]) -> list[tuple[slice, slice]]:
+    """The parts of the mesh between seams."""
+    rows = [0, *(np.flatnonzero(row_seams) + 1), row_seams.size + 1]
+    columns = [0, *(np.flatnonzero(column_seams) + 1), column_seams.size + 1]
+    return [np.s_[top:bottom, left:right] for top, bottom in pairwise(rows) for left, right in pairwise(columns)]
+
+
 def _without_outliers(
     background: NDArray[np.float64],
     noise: NDArray[np.float64],
@@ -631,15 +664,26 @@ def _without_outliers(
     Panel by panel between seams. A plain median filter would flatten gradients at borders.
     """
     background, noise = background.copy(), noise.copy()
-    row_edges = [0, *(np.flatnonzero(row_seams) + 1), background.shape[0]]
-    column_edges = [0, *(np.flatnonzero(column_seams) + 1), background.shape[1]]
-    for top, bottom in pairwise(row_edges):
-        for left, right in pairwise(column_edges):
-            panel = np.s_[top:bottom, left:right]
-            sigma = noise[panel].copy()
-            background[panel] = _calmed(background[panel], OUTLIER * sigma)
-            noise[panel] = _calmed(sigma, OUTLIER * sigma)
+    for panel in _panels(row_seams, column_seams):
+        sigma = noise[panel].copy()
+        background[panel] = _calmed(background[panel], OUTLIER * sigma)
+        noise[panel] = _calmed(sigma, OUTLIER * sigma)
     return background, noise
+
+
+def _at_centres(
+    background: NDArray[np.float64],
+    row_seams: NDArray[np.bool_],
+    column_seams: NDArray[np.bool_],
+) -> NDArray[np.float64]:
+    """The mesh of boxes' means as values in their centres: less a 24th of the second difference along each axis."""
+    centres = background.copy()
+    for panel in _panels(row_seams, column_seams):
+        for axis in range(2):
+            if background[panel].shape[axis] >= 3:
+                bend = np.diff(background[panel], n=2, axis=axis) / 24.0
+                centres[panel] -= np.pad(bend, [(int(k == axis),) * 2 for k in range(2)], mode="edge")
+    return centres
 
 
 def _calmed(mesh: NDArray[np.float64], tolerance: NDArray[np.float64]) -> NDArray[np.float64]:
