@@ -336,17 +336,25 @@ def _distance(edges, j, k):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN
 
 
 @njit(cache=True)
-def _line(mesh, row_edges, row_seams, y, curved, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    """Interpolate the mesh [my, mx] to frame row ``y``: one value a column of the mesh, into ``out``."""
+def _column_pieces(mesh, row_edges, row_seams, curved):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Polynomials down each column of the mesh, [mx, 2 * my, 4]."""
     rows, cols = mesh.shape
+    pieces = np.empty((cols, 2 * rows, 4))
+    for j in range(cols):
+        _pieces(mesh[:, j], row_edges, row_seams, curved, pieces[j])
+    return pieces
+
+
+@njit(cache=True)
+def _line(pieces, row_edges, y, out):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    """Values of the polynomials of ``_column_pieces`` in frame row ``y``: one a column of the mesh, into ``out``."""
     i = 0
     while row_edges[i + 1] <= y:
         i += 1
     t = y - (0.5 * (row_edges[i] + row_edges[i + 1]) - 0.5)
-    pieces = np.empty((2 * rows, 4))
-    for j in range(cols):
-        _pieces(mesh[:, j], row_edges, row_seams, curved, pieces)
-        a = pieces[2 * i + (0 if t < 0.0 else 1)]
+    part = 2 * i + (0 if t < 0.0 else 1)
+    for j in range(out.size):
+        a = pieces[j, part]
         out[j] = a[0] + t * (a[1] + t * (a[2] + t * a[3]))
 
 
@@ -372,6 +380,8 @@ def _whiten(pixels, mask, background, noise, row_seams, column_seams, pattern, p
     rows, cols = background.shape
     row_edges = np.arange(rows + 1) * height // rows
     column_edges = np.arange(cols + 1) * width // cols
+    levels = _column_pieces(background, row_edges, row_seams, True)
+    sigmas = _column_pieces(noise, row_edges, row_seams, False)
     for i in prange(out.shape[0]):
         y = i - margin
         if y < 0 or y >= height:
@@ -382,9 +392,9 @@ def _whiten(pixels, mask, background, noise, row_seams, column_seams, pattern, p
         values = np.empty(cols)
         level = np.empty(width, np.float32)
         sigma = np.empty(width, np.float32)
-        _line(background, row_edges, row_seams, y, True, values)
+        _line(levels, row_edges, y, values)
         _spread(values, column_edges, column_seams, True, level)
-        _line(noise, row_edges, row_seams, y, False, values)
+        _line(sigmas, row_edges, y, values)
         _spread(values, column_edges, column_seams, False, sigma)
         for parity in range(2):
             level[parity::2] += pattern[y & 1, parity]
