@@ -14,6 +14,8 @@ from torch.nn import functional
 
 # One sigma of the ends that smooth L1 takes as "small": pixels.
 ENDS_BETA_PX = 2.0
+# The share of windows that hold a streak in training: it sets the scale of both parts of the loss.
+EXPECTED_POSITIVES = 0.01
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ def streak_loss(output: Tensor, target: Tensor, weight: Tensor) -> StreakLoss:
     the window's first pixel; ``weight`` ``[n, r, c]``: 0 where a cell is left out. Exchanging the ends changes nothing.
     """
     positive = target[:, 0] > 0.5  # n r c
-    count = positive.sum().clamp(min=1)
+    # Not the positives that this batch happens to hold: an empty sky would weigh thousands of times too much.
+    count = EXPECTED_POSITIVES * positive.numel()
     entropy = functional.binary_cross_entropy_with_logits(output[:, 0], target[:, 0], reduction="none")  # n r c
     probability = (entropy * weight).sum() / count
     direct = end_distance(output[:, 1:], target[:, 1:])  # n r c

@@ -44,17 +44,17 @@ class StreakNet(nn.Module):
         c1, c2, c3, c4, c5, c6 = self.shape.channels
         self.convolutions = nn.Sequential(
             nn.Conv2d(6, c1, 3),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(c1, c2, 3, stride=2),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(c2, c3, 3),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(c3, c4, 3, stride=2),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(c4, c5, 3),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(c5, c6, 3, dilation=2),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
         )
         self.dense = nn.Conv2d(c6, 5, 3)
         for layer in self.modules():

@@ -33,7 +33,7 @@ class Run:
     folder: Path
     steps: int
     minutes: float = math.inf
-    learning_rate: float = 2e-3
+    learning_rate: float = 1.5e-3
     warmup_steps: int = 200
     validate_every: int = 500
     patience: int = 12

@@ -14,6 +14,7 @@ from models.predictor import choose_device
 from models.training.fit import Outcome, Run, fit
 from models.training.scenes import EVALUATION_SEEDS, Bank, make_bank
 from models.training.streaknet import StreakValidation, streak_batch_loss, streak_batches
+from models.weights import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,7 +36,11 @@ class BadRecipe(Exception):  # noqa: N818 - named like BadFrame
 
 @dataclass(frozen=True)
 class Training:
-    """What a recipe needs to know. ``survey`` is a key of ``KINDS``; ``folder`` holds the bank and the run."""
+    """What a recipe needs to know.
+
+    ``survey`` is a key of ``KINDS``; ``folder`` holds the bank and the run;
+    ``init_from`` names weights to begin with.
+    """
 
     folder: Path
     survey: str = "all"
@@ -46,6 +51,7 @@ class Training:
     workers: int = 1
     device: str = "auto"
     resume: bool = False
+    init_from: str | None = None
 
 
 def train_streaknet(training: Training) -> Outcome:
@@ -57,9 +63,13 @@ def train_streaknet(training: Training) -> Outcome:
     for each, what in ((bank, "skies"), (validation, "skies for validation")):
         for _ in track(make_bank(each, os.cpu_count() or 1), f"drawing {what}", total=each.count):
             pass
+    # Threads that wait for each other are lost where the workers need the cores.
+    torch.set_num_threads(max((os.cpu_count() or 1) - training.workers, 1))
     torch.manual_seed(training.seed)
     device = choose_device(training.device)
     network = StreakNet().to(device)
+    if training.init_from is not None:
+        network.load_state_dict(dict(load(training.init_from).tensors))
     run = Run(
         training.folder,
         training.steps,
@@ -82,6 +92,7 @@ def train_streaknet(training: Training) -> Outcome:
             "seed": training.seed,
             "steps": training.steps,
             "scenes": training.scenes,
+            "init_from": training.init_from,
         },
     }
     batches = streak_batches(bank, training.seed, round_, training.workers)

@@ -148,13 +148,6 @@ def draw_trails(rng: np.random.Generator, scene: Scene, scale: int) -> NDArray[n
     return np.stack([x - dx, y - dy, x + dx, y + dy, flux, snr, counts], axis=1)
 
 
-def expose_scene(scene: Scene, trails: NDArray[np.float64], seed: int) -> NDArray[np.float32]:
-    """One exposure of a scene with these trails, in electrons, as the detector would deliver it."""
-    electrons = scene.electrons.copy()
-    add_trails(electrons, np.ascontiguousarray(trails[:, :5]), scene.kernel)
-    return expose(electrons, scene.conditions, seed)
-
-
 def whitened_exposure(electrons: NDArray[np.float32], saturation_e: float | None) -> NDArray[np.float32]:
     """The exposure as ``detector.examine`` sees it: defects masked, sky subtracted, in units of the sky's sigma."""
     tiling = Tiling()
@@ -164,12 +157,23 @@ def whitened_exposure(electrons: NDArray[np.float32], saturation_e: float | None
     return unpadded(padded, (electrons.shape[0], electrons.shape[1]), tiling)
 
 
+def draw_exposure(
+    rng: np.random.Generator,
+    scene: Scene,
+    scale: int,
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """A new exposure of ``scene`` in electrons, and its trails as ``draw_trails`` gives them."""
+    trails = draw_trails(rng, scene, scale)
+    electrons = scene.electrons.copy()
+    add_trails(electrons, np.ascontiguousarray(trails[:, :5]), scene.kernel)
+    return expose(electrons, scene.conditions, int(rng.integers(2**31))), trails
+
+
 def draw_samples(rng: np.random.Generator, scene: Scene, tiling: Tiling, cells: int) -> Iterator[tuple[int, Sample]]:
     """A new exposure of ``scene``: each scale with its crops of ``cells`` x ``cells`` windows, or what fits."""
-    trails = draw_trails(rng, scene, int(rng.choice(list(SCALE_SHARES), p=list(SCALE_SHARES.values()))))
+    electrons, trails = draw_exposure(rng, scene, int(rng.choice(list(SCALE_SHARES), p=list(SCALE_SHARES.values()))))
     # Some headers do not say where the detector saturates.
-    saturation_e = 0.97 * scene.conditions.defects.full_well_e if rng.uniform() < 0.8 else None
-    pixels = whitened_exposure(expose_scene(scene, trails, int(rng.integers(2**31))), saturation_e)
+    pixels = whitened_exposure(electrons, scene.conditions.defects.full_well_e * 0.97 if rng.uniform() < 0.8 else None)
     pixels = with_masks(rng, pixels)
     told = scene.kernel.fwhm_px * math.exp(rng.normal(0.0, 0.06)) * (rng.uniform() > 0.05)
     for scale in SCALE_SHARES:

@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-# A step sees about 16,000 windows: four crops of 64 x 64.
-CROP_CELLS = 64
-WINDOWS_PER_BATCH = 4 * CROP_CELLS**2
+# A step sees about 5,000 windows: crops of 32 x 32.
+CROP_CELLS = 32
+WINDOWS_PER_BATCH = 5 * CROP_CELLS**2
 # Crops that wait, for each scale, until enough skies are mixed.
 BUFFER_BATCHES = 4
 # Exposing is slower than learning: each crop is seen so often, turned another way each time.

@@ -13,7 +13,7 @@ def model(ends: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     out, image = np.zeros(6), np.zeros(shape)
     for y in range(shape[0]):
         for x in range(shape[1]):
-            line_profile(float(x), float(y), *ends, PSF.sigmas, PSF.weights, 0.0, out)
+            line_profile(float(x), float(y), *ends, PSF.sigmas, PSF.weights, out)
             image[y, x] = out[0]
     return image
 
@@ -38,13 +38,13 @@ def test_the_closed_form_is_the_integral_over_the_line(ends: list[float]) -> Non
 def test_the_derivatives_are_those_of_the_value() -> None:
     ends, out, shifted = np.array([10.2, 8.7, 31.4, 22.1]), np.zeros(6), np.zeros(6)
     for x, y in [(11.0, 9.0), (20.0, 15.0), (31.0, 23.0), (9.0, 8.0), (25.0, 17.0)]:
-        line_profile(x, y, *ends, PSF.sigmas, PSF.weights, 0.0, out)
+        line_profile(x, y, *ends, PSF.sigmas, PSF.weights, out)
         for k in range(4):
             step = np.zeros(4)
             step[k] = 1e-5
-            line_profile(x, y, *(ends + step), PSF.sigmas, PSF.weights, 0.0, shifted)
+            line_profile(x, y, *(ends + step), PSF.sigmas, PSF.weights, shifted)
             assert (shifted[0] - out[0]) / 1e-5 == pytest.approx(out[1 + k], rel=1e-3, abs=1e-7)
-        line_profile(x, y, *ends, PSF.sigmas * (1 + 1e-5), PSF.weights, 0.0, shifted)
+        line_profile(x, y, *ends, PSF.sigmas * (1 + 1e-5), PSF.weights, shifted)
         assert (shifted[0] - out[0]) / 1e-5 == pytest.approx(out[5], rel=1e-3, abs=1e-7)
 
 
