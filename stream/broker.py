@@ -120,10 +120,13 @@ def _explain(error: kafka_errors.KafkaError, settings: Settings) -> str:
     if isinstance(error, kafka_errors.AuthorizationError):
         return f"{where} does not allow this user what is needed: {error}"
     if isinstance(error, (kafka_errors.KafkaTimeoutError, kafka_errors.KafkaConnectionError)):
-        return (
-            f"{where} did not answer as a Kafka broker in time ({error}). Reachable but silent often means the wrong "
-            f"port or security_protocol (now {settings.security_protocol})"
-        )
+        # The client says no more than this of a refused login or certificate.
+        causes = [f"the wrong port or security_protocol (now {settings.security_protocol})"]
+        if "SASL" in settings.security_protocol:
+            causes.append(f"a login that is refused ({settings.sasl_mechanism}, user {settings.sasl_username!r})")
+        if "SSL" in settings.security_protocol:
+            causes.append(f"a certificate that tls_ca ({settings.tls_ca or 'not set'}) did not sign")
+        return f"{where} did not answer as a Kafka broker in time ({error}). Likely: {', or '.join(causes)}"
     return f"{where}: {error}"
 
 

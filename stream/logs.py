@@ -41,3 +41,5 @@ def configure_logs(style: Literal["console", "json"], *, level: int = logging.IN
         )
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    # It warns whenever its thread waited a tenth of a second for the interpreter: on a busy worker, all the time.
+    logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)

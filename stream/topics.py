@@ -7,20 +7,29 @@ night this fails where the user may not create topics: the error says so, and an
 from __future__ import annotations
 
 import contextlib
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import (
+    CoordinatorLoadInProgressError,
+    CoordinatorNotAvailableError,
+    KafkaError,
+    NotCoordinatorError,
+    TopicAlreadyExistsError,
+)
 
 from stream.broker import DEAD_LETTER_HEADROOM_BYTES, client_options
 from stream.messages import FRAMES, REJECTED, TOPICS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from stream.settings import Settings
+
+COORDINATOR_PATIENCE_S = 30
 
 
 @dataclass(frozen=True)
@@ -108,9 +117,21 @@ def _lag(
     ends: dict[TopicPartition, int],
     settings: Settings,
 ) -> int:
-    group = admin.list_group_offsets({settings.group_id: partitions})[settings.group_id]
+    group = _patiently(lambda: admin.list_group_offsets({settings.group_id: partitions}))[settings.group_id]
     done = {partition: max(entry.offset, starts[partition]) for partition, entry in group.items()}
     return sum(ends[partition] - done.get(partition, starts[partition]) for partition in partitions)
+
+
+def _patiently(ask: Callable[[], Any]) -> Any:
+    """Give the answer of a group's coordinator: a new broker takes some seconds until it has one."""
+    deadline = time.monotonic() + COORDINATOR_PATIENCE_S
+    while True:
+        try:
+            return ask()
+        except (CoordinatorNotAvailableError, CoordinatorLoadInProgressError, NotCoordinatorError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
 
 
 def _limit(admin: Any, full_name: str) -> int | None:

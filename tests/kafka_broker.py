@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-START_S = 60
+START_S = 120
 JAVA = ("java", "-Xmx512m", "-XX:+UseSerialGC")
 # Nothing is replicated, groups do not wait for further members, sessions may be short, frames may be large.
 PROPERTIES = """\

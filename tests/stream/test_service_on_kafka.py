@@ -11,8 +11,9 @@ from stream.broker import Feed, MessageTooLargeError
 from stream.messages import EXAMINED, FRAMES, REJECTED, STREAKS, Output
 from stream.metrics import Metrics
 from stream.service import Limits, run_worker
-from stream.topics import topic_states
+from stream.topics import create_missing_topics, topic_states
 from tests.conftest import settings_for
+from tests.kafka_broker import KafkaBroker
 from tests.stream.stand_in import EXAMINER, frame_bytes
 from tests.stream.topics import committed, finish, read_all, read_avro, send, start_worker, wait_for_event, wait_until
 
@@ -80,7 +81,7 @@ def test_what_cannot_be_a_frame_is_rejected_untouched_and_the_stream_goes_on(kaf
 
 @pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
 def test_a_worker_killed_in_mid_replay_loses_nothing(kafka_broker, delivery):
-    settings = settings_for(kafka_broker, delivery=delivery, session_timeout_s=2)
+    settings = settings_for(kafka_broker, delivery=delivery)
     frames = [frame_bytes(f"E{n}", hdus=[{"streaks": 2, "sleep_s": 0.03}]) for n in range(60)]
     frames[7::20] = [b"rubbish"] * 3
     send(settings, frames)
@@ -115,7 +116,8 @@ def test_a_fault_of_the_machine_stops_the_worker_with_nothing_acknowledged(kafka
     assert read_all(kafka_settings, STREAKS) == read_all(kafka_settings, EXAMINED) == []
 
 
-def test_sigterm_finishes_the_frame_in_hand_and_leaves_the_group(kafka_settings):
+def test_sigterm_finishes_the_frame_in_hand_and_leaves_the_group(kafka_broker):
+    kafka_settings = settings_for(kafka_broker, session_timeout_s=300)
     send(kafka_settings, [frame_bytes(hdus=[{"sleep_s": 2}]) for _ in range(3)])
     worker = start_worker(kafka_settings)
     wait_for_event(worker, "examining")
@@ -123,21 +125,21 @@ def test_sigterm_finishes_the_frame_in_hand_and_leaves_the_group(kafka_settings)
     status, said = finish(worker)
     assert status == 0, said
     assert committed(kafka_settings) == len(read_avro(kafka_settings, EXAMINED)) == 1
-    # It left the group: another worker is given everything at once, well within the session time-out.
-    status, said = finish(start_worker(kafka_settings, "--count", "2"), timeout_s=20)
+    # It left the group: another worker is given everything at once, long before the session time-out.
+    status, said = finish(start_worker(kafka_settings, "--count", "2"))
     assert status == 0, said
     assert len(read_avro(kafka_settings, EXAMINED)) == 3
 
 
 def test_an_idle_worker_ends_by_itself(kafka_settings):
-    status, said = finish(start_worker(kafka_settings, "--idle-timeout", "1"), timeout_s=30)
+    status, said = finish(start_worker(kafka_settings, "--idle-timeout", "1"))
     assert status == 0, said
     assert '"messages": 0' in said
 
 
 def test_a_long_frame_does_not_throw_its_worker_out_of_the_group(kafka_broker):
-    settings = settings_for(kafka_broker, session_timeout_s=1.5)
-    send(settings, [frame_bytes(hdus=[{"sleep_s": 5}])])
+    settings = settings_for(kafka_broker, session_timeout_s=3)
+    send(settings, [frame_bytes(hdus=[{"sleep_s": 8}])])
     status, said = finish(start_worker(settings, "--count", "1"))
     assert status == 0, said
     assert len(read_avro(settings, EXAMINED)) == 1
@@ -158,7 +160,7 @@ def test_a_second_worker_takes_its_share_while_the_first_is_busy(kafka_settings)
 
 @pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
 def test_a_worker_that_was_thought_dead_commits_nothing_and_says_so(kafka_broker, delivery):
-    settings = settings_for(kafka_broker, session_timeout_s=1.5, delivery=delivery)
+    settings = settings_for(kafka_broker, session_timeout_s=3, delivery=delivery)
     send(settings, [frame_bytes(hdus=[{"streaks": 2, "sleep_s": 1}])])
     stopped = start_worker(settings, "--count", "1")
     wait_for_event(stopped, "examining")
@@ -178,7 +180,7 @@ def test_a_worker_that_was_thought_dead_commits_nothing_and_says_so(kafka_broker
 def test_a_34_mb_frame_travels_there_and_into_the_dead_letters(kafka_settings):
     large = frame_bytes(padding=34_000_000)
     send(kafka_settings, [large, b"x" * 34_000_000])
-    status, said = finish(start_worker(kafka_settings, "--count", "2"), timeout_s=120)
+    status, said = finish(start_worker(kafka_settings, "--count", "2"))
     assert status == 0, said
     assert read_avro(kafka_settings, EXAMINED)[0]["nStreaks"] == 1
     (rejected,) = read_all(kafka_settings, REJECTED)
@@ -212,6 +214,16 @@ def test_the_topics_show_how_far_the_workers_are_behind(kafka_settings):
     state = next(state for state in topic_states(kafka_settings) if state.name == kafka_settings.topic(FRAMES))
     assert (state.exists, state.partitions, state.messages, state.lag) == (True, 4, 5, 3)
     assert state.max_message_bytes >= kafka_settings.max_message_bytes
+
+
+def test_the_topics_of_a_broker_that_has_just_started_can_be_shown(tmp_path):
+    broker = KafkaBroker(tmp_path / "new")
+    broker.start()
+    settings = settings_for(broker.address)
+    create_missing_topics(settings)
+    states = topic_states(settings)
+    broker.stop()
+    assert [state.lag for state in states] == [0, None, None, None]
 
 
 def test_the_metrics_count_what_the_topics_hold(kafka_settings, monkeypatch):

@@ -22,7 +22,7 @@ def send(settings, frames):
     feed.close()
 
 
-def read_all(settings, topic, timeout_s=30):
+def read_all(settings, topic, timeout_s=90):
     """Every committed record of a topic, in the order of partitions and offsets."""
     consumer = KafkaConsumer(
         bootstrap_servers=settings.bootstrap_servers,
@@ -82,7 +82,7 @@ def wait_for_event(worker, event):
         said += line
 
 
-def finish(worker, timeout_s=60):
+def finish(worker, timeout_s=150):
     """Wait for a worker's end; gives its exit status and what it said."""
     try:
         said, _ = worker.communicate(timeout=timeout_s)
@@ -93,7 +93,7 @@ def finish(worker, timeout_s=60):
     return worker.returncode, said
 
 
-def wait_until(condition, timeout_s=30):
+def wait_until(condition, timeout_s=120):
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it never came true"
