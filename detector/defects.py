@@ -31,6 +31,7 @@ SHARPNESS = 0.2
 WIDE_SHARPNESS = 0.08
 BORDER_FRACTION = 0.08  # overscan takes no more of a side than this, or than 64 px
 BORDER_PX = 64
+SMALLEST_PX = 32  # a smaller frame has no borders to speak of
 OVERSCAN_PX = 4  # an overscan at least twice as wide tells the level without light
 BORDER_SIGMA = 3.0  # noise of the lit side by which an overscan is darker, within three pixels
 LIT_FRACTION = 0.5  # less light than this part of the typical: unlit corner
@@ -187,6 +188,8 @@ def _spill(pixels, saturated, rows, columns, excess, grown):  # type: ignore[no-
 def _borders(pixels: NDArray[np.float32], mask: Mask) -> NDArray[np.bool_]:
     """Overscan-like strips along the four sides and, where those tell the level without light, unlit corners."""
     border = np.zeros(pixels.shape, np.bool_)
+    if min(pixels.shape) < SMALLEST_PX:
+        return border
     dark: list[NDArray[np.float32]] = []
     for side in range(4):
         along, marked = _from_side(pixels, side), _from_side(border, side)
@@ -402,6 +405,8 @@ def _sharp_group(pixels: NDArray[np.float32], mask: Mask, x: int) -> tuple[int, 
     """
     low, high = max(x - 8, 0), min(x + 9, pixels.shape[1])
     near = np.where(mask[:, low:high] == 0, pixels[:, low:high], np.nan)
+    # Row by row first: the median of a column that runs down a slope would be one row's noise.
+    near = near - _nanmedian(near.T)[:, None]
     profile = _nanmedian(near)
     if x - low < 2 or high - x < 3 or not np.isfinite(profile[x - low - 2 : x - low + 3]).all():
         return x, x
