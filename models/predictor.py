@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from models.weights import Weights
 
 
+# Half precision where the device is made for it.
+PRECISION = {"cuda": torch.float16, "cpu": torch.float32}
+
+
 def choose_device(name: str) -> torch.device:
     """``auto`` is CUDA where there is a device, else the CPU; any other name is torch's."""
     if name == "auto":
@@ -73,16 +77,24 @@ class StreakPredictor:
 
 
 def load_streak_network(name: str = "streaknet", device: str = "auto") -> StreakPredictor:
-    """Give the named StreakNet, ready to run: half precision on CUDA, float32 on the CPU.
+    """Give the named StreakNet, ready to run.
 
-    Errors: ``BadWeights`` where the weights are absent, changed, or another network's.
+    Errors: ``BadWeights`` where the weights are absent, changed, another network's, or not calibrated.
     """
     weights = load(name)
     if weights.facts.get("network") != "streaknet":
         raise BadWeights(f"{name!r} holds a {weights.facts.get('network')!r}, not a streaknet")
+    if "calibration" not in weights.facts:
+        raise BadWeights(
+            f"{name!r} is not calibrated: give the streaknet.safetensors that `needlestream train` ends with"
+        )
+    return streak_predictor(weights, device)
+
+
+def streak_predictor(weights: Weights, device: str) -> StreakPredictor:
+    """Give the StreakNet of these weights on a device: half precision on CUDA, float32 on the CPU."""
     shape = weights.facts["shape"]
     network = StreakNet(StreakNetShape(shape["window"], shape["step"], tuple(shape["channels"])))
     network.load_state_dict(dict(weights.tensors))
     where = choose_device(device)
-    network = network.to(where).eval()
-    return StreakPredictor(network, where, torch.float16 if where.type == "cuda" else torch.float32, weights)
+    return StreakPredictor(network.to(where).eval(), where, PRECISION[where.type], weights)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from rich.progress import track
 
 from models.networks.streaknet import StreakNet
-from models.predictor import choose_device
+from models.predictor import choose_device, streak_predictor
+from models.training.calibration import calibrate
 from models.training.fit import Outcome, Run, fit
 from models.training.scenes import EVALUATION_SEEDS, Bank, make_bank
 from models.training.streaknet import StreakValidation, streak_batch_loss, streak_batches
-from models.weights import load
+from models.weights import load, save
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -28,6 +29,7 @@ KINDS = {
     "subaru-hsc": (("subaru-hsc", 0.9), ("generic", 0.1)),
 }
 VALIDATION_SCENES = 36
+CALIBRATION_EXPOSURES = 200
 
 
 class BadRecipe(Exception):  # noqa: N818 - named like BadFrame
@@ -48,6 +50,7 @@ class Training:
     steps: int = 20_000
     minutes: float = 55.0
     scenes: int = 400
+    scene_px: int = 1024
     workers: int = 1
     device: str = "auto"
     resume: bool = False
@@ -55,11 +58,12 @@ class Training:
 
 
 def train_streaknet(training: Training) -> Outcome:
-    """Train StreakNet; the best weights so far lie in ``folder/best.safetensors``."""
+    """Train StreakNet and calibrate it; what came of it is ``folder/streaknet.safetensors``."""
     kinds = KINDS[training.survey]
     folder = training.folder / "bank"
-    bank = Bank(folder, training.seed, training.scenes, kinds)
-    validation = Bank(folder, training.seed + 1, VALIDATION_SCENES, kinds)
+    shape = (training.scene_px, training.scene_px)
+    bank = Bank(folder, training.seed, training.scenes, kinds, shape)
+    validation = Bank(folder, training.seed + 1, min(VALIDATION_SCENES, training.scenes), kinds, shape)
     for each, what in ((bank, "skies"), (validation, "skies for validation")):
         for _ in track(make_bank(each, os.cpu_count() or 1), f"drawing {what}", total=each.count):
             pass
@@ -96,7 +100,22 @@ def train_streaknet(training: Training) -> Outcome:
         },
     }
     batches = streak_batches(bank, training.seed, round_, training.workers)
-    return fit(network, batches, streak_batch_loss, StreakValidation(validation, training.seed + 1), run, facts)
+    outcome = fit(network, batches, streak_batch_loss, StreakValidation(validation, training.seed + 1), run, facts)
+    finish_streaknet(training.folder, validation, training.seed + 1)
+    return outcome
+
+
+def finish_streaknet(folder: Path, validation: Bank, seed: int) -> Path:
+    """Calibrate the best weights of a run on new exposures of the validation skies; gives the finished file."""
+    best = folder / "best.safetensors"
+    scenes = (validation.scene(number % validation.count) for number in range(CALIBRATION_EXPOSURES))
+    chosen = load(str(best))
+    calibration = calibrate(
+        streak_predictor(chosen, "auto"), track(scenes, "calibrating", total=CALIBRATION_EXPOSURES), seed
+    )
+    finished = folder / "streaknet.safetensors"
+    save(finished, chosen.tensors, {**chosen.facts, "calibration": asdict(calibration)})
+    return finished
 
 
 RECIPES: Mapping[str, Callable[[Training], Outcome]] = {"streaknet": train_streaknet}

@@ -46,12 +46,13 @@ SHORTEST_PX = 3.0
 
 @dataclass(frozen=True)
 class Bank:
-    """A folder of skies: ``count`` scenes whose kinds are drawn by ``kinds`` (name -> share)."""
+    """A folder of skies: ``count`` scenes of ``shape``, their kinds drawn by ``kinds`` (name, share)."""
 
     folder: Path
     seed: int
     count: int
     kinds: tuple[tuple[str, float], ...]
+    shape: tuple[int, int] = SCENE_SHAPE
 
     def conditions(self, index: int) -> Conditions:
         """What scene ``index`` was drawn under: deterministic, therefore not stored."""
@@ -62,7 +63,7 @@ class Bank:
 
     def path(self, index: int) -> Path:
         """Where scene ``index`` lies."""
-        return self.folder / f"scene-{self.seed}-{index:05d}.npz"
+        return self.folder / f"scene-{self.seed}-{self.shape[0]}x{self.shape[1]}-{index:05d}.npz"
 
     def make(self, index: int) -> None:
         """Draw scene ``index`` unless it is there."""
@@ -70,7 +71,7 @@ class Bank:
         if path.exists():
             return
         self.folder.mkdir(parents=True, exist_ok=True)
-        scene = draw_scene(self.conditions(index), SCENE_SHAPE, self.seed * SCENES_PER_SEED + index)
+        scene = draw_scene(self.conditions(index), self.shape, self.seed * SCENES_PER_SEED + index)
         partial = path.with_suffix(".partial.npz")
         np.savez(
             partial,
