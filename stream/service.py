@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -90,7 +89,7 @@ def run_worker(settings: Settings, examiner: Examiner, limits: Limits) -> int:
         log.info("metrics served", url=f"http://{settings.metrics_address}:{port}/metrics")
     with explained(settings), contextlib.ExitStack() as cleanup:
         check_reachable(settings)
-        stop = cleanup.enter_context(_stop_on_signals())
+        signals = cleanup.enter_context(_stop_signals())
         for topic in create_missing_topics(settings):
             log.info("topic created", topic=topic)
         source = Source(settings, settings.topic(FRAMES))
@@ -98,8 +97,8 @@ def run_worker(settings: Settings, examiner: Examiner, limits: Limits) -> int:
         delivery = DELIVERIES[settings.delivery](settings, source)
         cleanup.callback(delivery.close)
         log.info("worker started", group=settings.group_id, delivery=settings.delivery)
-        done = serve(source, delivery, examiner, metrics, limits=limits, stopping=stop.is_set)
-    log.info("worker stopped", messages=done)
+        done = serve(source, delivery, examiner, metrics, limits=limits, stopping=lambda: bool(signals))
+    log.info("worker stopped", messages=done, signals=[signal.Signals(number).name for number in signals])
     return done
 
 
@@ -171,17 +170,15 @@ def answer_to(message: Message, examiner: Examiner) -> Answer:
 
 
 @contextlib.contextmanager
-def _stop_on_signals() -> Iterator[threading.Event]:
-    """Give an event that SIGTERM and SIGINT set, so that the message in hand is finished first."""
-    stop = threading.Event()
+def _stop_signals() -> Iterator[list[int]]:
+    """Give the SIGTERM and SIGINT that came, so that the message in hand is finished first.
 
-    def ask_to_stop(number: int, _frame: object) -> None:
-        log.info("stopping after the message in hand", signal=signal.Signals(number).name)
-        stop.set()
-
-    before = {number: signal.signal(number, ask_to_stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    The handler takes no lock, and so writes no log: it may have interrupted somebody who holds that lock.
+    """
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield stop
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

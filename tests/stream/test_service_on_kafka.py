@@ -124,6 +124,7 @@ def test_sigterm_finishes_the_frame_in_hand_and_leaves_the_group(kafka_broker):
     os.kill(worker.pid, signal.SIGTERM)
     status, said = finish(worker)
     assert status == 0, said
+    assert "SIGTERM" in said
     assert committed(kafka_settings) == len(read_avro(kafka_settings, EXAMINED)) == 1
     # It left the group: another worker is given everything at once, long before the session time-out.
     status, said = finish(start_worker(kafka_settings, "--count", "2"))
