@@ -29,6 +29,7 @@ COLUMN_SIGMA = 12.5  # of a whole run: from here on the sharpness below can be t
 SHARPNESS = 0.2
 # Centred between two columns its next ones have 0.11 of these two.
 WIDE_SHARPNESS = 0.08
+STEADY = 0.3  # of its excess that a bad column has in each quarter of its run
 BORDER_FRACTION = 0.08  # overscan takes no more of a side than this, or than 64 px
 BORDER_PX = 64
 SMALLEST_PX = 32  # a smaller frame has no borders to speak of
@@ -400,27 +401,44 @@ def _sharp_group(pixels: NDArray[np.float32], mask: Mask, x: int) -> tuple[int, 
     """Columns ``left`` to ``right`` of the defect about ``x`` in these rows [n, w]; equal where it is as soft as light.
 
     One column whose neighbours have less than ``SHARPNESS`` of its excess, or two or three of like excess that end in
-    less than ``WIDE_SHARPNESS``. Medians of the pixels themselves: a bright trail is soft only when it is not clamped.
-    Neighbours to which a sharp column leaks go with it.
+    less than ``WIDE_SHARPNESS``; the same columns in each quarter of the rows, for a line that wanders through three
+    columns is their median in none. Neighbours to which a sharp column leaks go with it.
     """
     low, high = max(x - 8, 0), min(x + 9, pixels.shape[1])
-    near = np.where(mask[:, low:high] == 0, pixels[:, low:high], np.nan)
-    # Row by row first: the median of a column that runs down a slope would be one row's noise.
-    near = near - _nanmedian(near.T)[:, None]
-    profile = _nanmedian(near)
-    if x - low < 2 or high - x < 3 or not np.isfinite(profile[x - low - 2 : x - low + 3]).all():
+    if x - low < 3 or high - x < 4:
         return x, x
-    steps = np.diff(profile)
-    profile = profile - np.nanmedian(steps) * np.arange(profile.size)
-    excess = np.abs(profile - np.nanmedian(profile))
-    noise = 1.4826 * np.nanmedian(np.abs(np.diff(near, axis=0))) / np.sqrt(2.0)
+    near = _good(pixels, mask, low, high)
+    excess, error = _excess(near, x - low)
+    quarters = np.stack([_excess(part, x - low)[0] for part in np.array_split(near, 4)])
     peak = excess[x - low]
-    if not peak > 0.5 * COLUMN_SIGMA * 1.2533 * noise / np.sqrt(pixels.shape[0]):
+    if not abs(peak) > 0.5 * COLUMN_SIGMA * error:
         return x, x  # a steep sky, not a column
+    excess, quarters = excess * np.sign(peak), quarters * np.sign(peak)
     for width, limit in ((1, SHARPNESS), (2, WIDE_SHARPNESS), (3, WIDE_SHARPNESS)):
         for left in range(x - low - width + 1, x - low + 1):
-            group, beside = excess[left : left + width], excess[[left - 1, min(left + width, excess.size - 1)]]
-            if group.min() >= 0.5 * group.max() and beside.max() < limit * peak:
-                leak = 3.0 * np.nanmedian(excess)
-                return low + left - int(beside[0] > leak), low + left + width + int(beside[1] > leak)
+            group, beside = excess[left : left + width], np.abs(excess[[left - 1, left + width]])
+            steady = (quarters[:, left : left + width] > STEADY * group).all()
+            if steady and group.min() >= 0.5 * group.max() and beside.max() < limit * group.max():
+                leak = beside > max(0.05 * group.max(), 5.0 * error)
+                return low + left - int(leak[0]), low + left + width + int(leak[1])
     return x, x
+
+
+def _good(pixels: NDArray[np.float32], mask: Mask, low: int, high: int) -> NDArray[np.float32]:
+    """Columns ``low`` to ``high``, NaN where masked."""
+    return np.where(mask[:, low:high] == 0, pixels[:, low:high], np.float32(np.nan))
+
+
+def _excess(near: NDArray[np.float32], x: int) -> tuple[NDArray[np.float64], float]:
+    """Median excess of each of a few columns [n, k] over those four and more away from column ``x``, and its error.
+
+    Row by row: the median of a column that runs down a slope would be one row's noise. A slope along the rows is taken
+    off.
+    """
+    outer = np.abs(np.arange(near.shape[1]) - x) >= 4
+    level = near - _nanmedian(near[:, outer].T)[:, None]
+    profile = _nanmedian(level)
+    profile -= np.nanmedian(np.diff(profile)) * (np.arange(profile.size) - x)
+    profile -= np.nanmedian(profile[outer])
+    noise = 1.4826 * np.nanmedian(np.abs(level[:, outer]))
+    return profile, 1.2533 * float(noise) / np.sqrt(near.shape[0])
