@@ -44,7 +44,7 @@ def streak_loss(output: Tensor, target: Tensor, weight: Tensor) -> StreakLoss:
     probability = (entropy * weight).sum() / count
     direct = end_distance(output[:, 1:], target[:, 1:])  # n r c
     exchanged = end_distance(output[:, 1:], target[:, [3, 4, 1, 2]])  # n r c
-    ends = torch.where(positive, torch.minimum(direct, exchanged), 0.0).sum() / count
+    ends = (torch.where(positive, torch.minimum(direct, exchanged), 0.0) * weight).sum() / count
     return StreakLoss(probability, ends)
 
 

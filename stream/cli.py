@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from stream.commands import files, streaming
+from stream.commands import demo, files, streaming
 
 app = typer.Typer(
     name="needlestream",
@@ -19,3 +19,4 @@ app = typer.Typer(
 )
 streaming.register(app)
 files.register(app)
+demo.register(app)

@@ -26,7 +26,7 @@ def label_cells(
     window: int,
     step: int,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Give targets ``[5, rows, cols]`` (1 or 0, then the ends in window pixels) and weights ``[rows, cols]`` (0 or 1).
+    """Give targets ``[5, rows, cols]`` (1 or 0, then the ends in window pixels) and weights ``[rows, cols]`` (0 to 1).
 
     ``trails`` ``[n, 6]``: x0, y0, x1, y1 in pixels of the image, the matched-filter SNR of the whole trail, and 1 where
     the trail counts as a streak (0: too short to have a direction, left out).
@@ -82,6 +82,8 @@ def _label(
     margin = (window - step) // 2
     signal = np.zeros((rows, cols))
     left_out = np.zeros((rows, cols), np.uint8)
+    owner = np.full((rows, cols), -1, np.int64)
+    answers = np.zeros(len(trails))
     piece = np.zeros(4)
     for n in range(len(trails)):
         x0, y0, x1, y1, snr, counts = trails[n]
@@ -112,6 +114,7 @@ def _label(
                     continue
                 if seen > signal[r, c]:
                     signal[r, c] = seen
+                    owner[r, c] = n
                     target[0, r, c] = 1.0
                     target[1, r, c] = piece[0] - (left + 0.5)
                     target[2, r, c] = piece[1] - (top + 0.5)
@@ -119,5 +122,12 @@ def _label(
                     target[4, r, c] = piece[3] - (top + 0.5)
     for r in range(rows):
         for c in range(cols):
+            if owner[r, c] >= 0:
+                answers[owner[r, c]] += 1.0
+    for r in range(rows):
+        for c in range(cols):
+            if owner[r, c] >= 0:
+                # A trail that a hundred windows see is one object: it must not outweigh a hundred asteroids.
+                weight[r, c] = 1.0 / math.sqrt(answers[owner[r, c]])
             if left_out[r, c] and target[0, r, c] < 0.5:
                 weight[r, c] = 0.0

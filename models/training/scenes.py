@@ -123,21 +123,21 @@ def trail_power(length_px: NDArray[np.float64], kernel: Kernel) -> NDArray[np.fl
 def draw_trails(rng: np.random.Generator, scene: Scene, scale: int) -> NDArray[np.float64]:
     """Trails for one exposure ``[n, 7]``: x0, y0, x1, y1 (px), flux (e-), SNR, and 1 where it counts as a streak.
 
-    A quarter of the exposures have none. ``scale`` is that at which the longest of the ordinary ones fit a window.
+    Far more than in any sky, or the network would see mostly nothing (the calibration takes that back); one exposure in
+    seven has none. ``scale`` is that at which the longest of the ordinary ones fit a window.
     """
     height, width = scene.electrons.shape
     megapixels = height * width / 1e6 / scale**2
-    count = (
-        0 if rng.uniform() < 0.25 else rng.poisson(megapixels * math.exp(rng.uniform(math.log(10.0), math.log(80.0))))
-    )
-    shortest = max(SHORTEST_PX, SHORTEST_IN_FWHM * scene.kernel.fwhm_px)
+    density = math.exp(rng.uniform(math.log(50.0), math.log(250.0))) * (rng.uniform() > 0.15)
+    count = rng.poisson(megapixels * density)
+    shortest = shortest_px(scene.kernel.fwhm_px, 1)
     lengths = np.exp(rng.uniform(math.log(shortest), math.log(150.0 * scale), count))
     stubs = rng.uniform(size=count) < 0.05
     lengths[stubs] = rng.uniform(0.0, shortest, stubs.sum())
     snr = np.exp(rng.uniform(math.log(4.0), math.log(60.0), count))
     bright = rng.uniform(size=count) < 0.12
     snr[bright] = np.exp(rng.uniform(math.log(60.0), math.log(2000.0), bright.sum()))
-    crossing = rng.uniform(size=count) < 0.04
+    crossing = rng.uniform(size=count) < 0.004
     lengths[crossing] = rng.uniform(300.0, 3000.0, crossing.sum())
     # Satellites: what matters is the signal over a window, not over the whole trail.
     snr[crossing] *= np.sqrt(lengths[crossing] / (60.0 * scale))
@@ -156,6 +156,19 @@ def whitened_exposure(electrons: NDArray[np.float32], saturation_e: float | None
     sky = measure_sky(electrons, mask)
     padded = whiten(electrons, mask, sky, window=tiling.window, step=tiling.step)
     return unpadded(padded, (electrons.shape[0], electrons.shape[1]), tiling)
+
+
+def shortest_px(fwhm_px: float, scale: int) -> float:
+    """The shortest streak that has a direction in a frame binned ``scale`` x ``scale``, in pixels of that frame."""
+    return max(SHORTEST_PX, SHORTEST_IN_FWHM * fwhm_px / scale)
+
+
+def seen_at(trails: NDArray[np.float64], scale: int, fwhm_px: float) -> NDArray[np.float64]:
+    """Trails as ``label_cells`` takes them ``[n, 6]``, in pixels of the frame binned ``scale`` x ``scale``."""
+    ends = (trails[:, :4] - 0.5 * (scale - 1)) / scale
+    length = np.hypot(ends[:, 2] - ends[:, 0], ends[:, 3] - ends[:, 1])
+    counts = (trails[:, 6] > 0.5) & (length >= shortest_px(fwhm_px, scale))
+    return np.column_stack([ends, trails[:, 5], counts])
 
 
 def draw_exposure(
@@ -180,7 +193,7 @@ def draw_samples(rng: np.random.Generator, scene: Scene, tiling: Tiling, cells: 
     for scale in SCALE_SHARES:
         if scale > 1:
             pixels = binned(pixels)
-        seen = np.concatenate([(trails[:, :4] - 0.5 * (scale - 1)) / scale, trails[:, 5:7]], axis=1)
+        seen = seen_at(trails, scale, scene.kernel.fwhm_px)
         target, weight = label_cells(seen, tiling.grid(pixels.shape), tiling.window, tiling.step)
         crops = crop_windows(pad(np.ascontiguousarray(pixels), tiling), target, weight, tiling, cells)
         yield scale, Sample(crops[0], told / scale, crops[1], crops[2])
