@@ -1,0 +1,111 @@
+"""One frame through the whole chain, with a network that is told the answers."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from detector.examine import Search, examine
+from detector.fitting import line_profile
+from detector.frame import Frame, FrameHeader
+from detector.streaks import StreakFlag
+from detector.survey import GENERIC
+from detector.tiling import Tiling, pad, strips
+from models.training.cells import label_cells
+
+SHAPE = (300, 400)
+STREAKS = np.array([[60.0, 80.0, 84.0, 101.0], [200.0, 220.0, 229.0, 212.0], [300.0, 60.0, 318.0, 78.0]])
+NOISE_E = 12.0
+
+
+@dataclass
+class Oracle:
+    """Answers as a perfect network would, for the streaks that it was told; counts the strips it was shown."""
+
+    streaks: np.ndarray
+    window: int = 96
+    step: int = 8
+    logit: float = 6.0
+
+    def __post_init__(self) -> None:
+        self.row = 0
+
+    def __call__(self, strip: np.ndarray, fwhm_px: float) -> np.ndarray:
+        rows, cols = Tiling(self.window, self.step).grid_of_padded((strip.shape[0], strip.shape[1]))
+        output = np.full((rows, cols, 5), -20.0, np.float32)
+        if cols == -(-SHAPE[1] // self.step):
+            table = np.column_stack([self.streaks, np.full(len(self.streaks), 99.0), np.ones(len(self.streaks))])
+            target, _ = label_cells(table, Tiling().grid(SHAPE), self.window, self.step)
+            part = target[:, self.row : self.row + rows]
+            self.row += rows
+            output[..., 0] = np.where(part[0] > 0, self.logit, -20.0)
+            output[..., 1:] = np.moveaxis(part[1:], 0, -1)
+        return output
+
+    def score(self, logit: np.ndarray, expected_per_frame: float) -> np.ndarray:
+        return 1.0 / (1.0 + np.exp(-logit)) * (expected_per_frame > 0)
+
+
+def sky_with(streaks: np.ndarray, seed: int, electrons: float = 4000.0) -> Frame:
+    rng = np.random.default_rng(seed)
+    expected = np.full(SHAPE, NOISE_E**2)
+    out, sigmas, weights = np.zeros(6), np.array([1.0]), np.array([1.0])
+    for streak in streaks:
+        for y in range(SHAPE[0]):
+            for x in range(max(int(streak[0]) - 8, 0), min(int(streak[2]) + 9, SHAPE[1])):
+                line_profile(float(x), float(y), *streak, sigmas, weights, out)
+                expected[y, x] += electrons * out[0]
+    stars = rng.uniform(20, 280, (30, 2))
+    y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
+    for sy, sx in stars:
+        if np.hypot(STREAKS[:, [0, 2]].mean(1) - sx, STREAKS[:, [1, 3]].mean(1) - sy).min() > 40:
+            expected += 20_000 * np.exp(-((x - sx) ** 2 + (y - sy) ** 2) / 2) / (2 * np.pi)
+    pixels = rng.poisson(expected).astype(np.float32)
+    header = FrameHeader("made.fits", 0, SHAPE, GENERIC, zero_point=25.0, exposure_s=100.0)
+    return Frame(header, pixels, np.zeros(SHAPE, np.uint8))
+
+
+def test_streaks_come_out_with_ends_flux_and_magnitude() -> None:
+    findings = examine(sky_with(STREAKS, 1), Oracle(STREAKS), Search())
+    assert len(findings.streaks) == len(STREAKS)
+    found = findings.streaks[np.argsort(findings.streaks["x0"])]
+    for name, column in zip(("x0", "y0", "x1", "y1"), STREAKS.T, strict=True):
+        np.testing.assert_allclose(found[name], column, atol=0.8)
+    np.testing.assert_allclose(found["flux"], 4000.0, rtol=0.1)
+    np.testing.assert_allclose(found["mag"], 25.0 - 2.5 * np.log10(4000.0 / 100.0), atol=0.1)
+    assert np.isnan(found["ra"]).all()
+    assert (found["x0"] <= found["x1"]).all()
+    assert findings.noise_e == pytest.approx(NOISE_E, rel=0.05)
+
+
+def test_the_threshold_and_the_flood_limit_drop_rows_and_say_how_many() -> None:
+    frame = sky_with(STREAKS, 2)
+    none = examine(frame, Oracle(STREAKS, logit=-3.0), Search(threshold=0.5))
+    assert len(none.streaks) == 0
+    assert none.dropped["below-threshold"] == 3
+    flood = examine(frame, Oracle(STREAKS), Search(many_streaks=2))
+    assert len(flood.streaks) == 2
+    assert flood.dropped["many-streaks"] == 1
+    assert "many-streaks" in flood.flags
+    assert len(examine(frame, Oracle(STREAKS, logit=-3.0), Search(threshold=0.0, many_streaks=2)).streaks) == 3
+
+
+def test_a_trail_from_border_to_border_is_flagged_as_crossing() -> None:
+    trail = np.array([[-40.0, 100.0, 440.0, 180.0]])
+    findings = examine(sky_with(trail, 3, electrons=60_000.0), Oracle(trail), Search())
+    assert len(findings.streaks) == 1
+    flags = StreakFlag(int(findings.streaks["flags"][0]))
+    assert StreakFlag.CROSSES in flags
+    assert StreakFlag.JOINED in flags
+
+
+def test_a_frame_smaller_than_a_window_is_searched() -> None:
+    frame = sky_with(STREAKS, 4)
+    small = Frame(replace(frame.header, shape=(40, 60)), frame.pixels[70:110, 50:110].copy(), frame.mask[:40, :60])
+    assert examine(small, Oracle(STREAKS[:0]), Search()).streaks.shape == (0,)
+
+
+def test_strips_see_every_window_once() -> None:
+    padded = pad(np.zeros(SHAPE, np.float32), Tiling())
+    seen = sum(Tiling().grid_of_padded(view.shape)[0] for _, view in strips(padded, Tiling(), 7))
+    assert seen == Tiling().grid(SHAPE)[0]
