@@ -73,6 +73,9 @@ def _price(axes: Axes, halves: Sequence[HalfMagnitude]) -> None:
 def _residuals(axes: Axes, table: Sequence[Residuals]) -> None:
     """Medians by SNR beside the bound."""
     rows = [row for row in table if row.count]
+    if not rows:
+        axes.text(0.5, 0.5, "nothing found at the threshold", ha="center", transform=axes.transAxes)
+        return
     low = [row.snr_from for row in rows]
     for name, values in {
         "end": [row.end_px for row in rows],

@@ -174,7 +174,7 @@ def _simulate(
 ) -> list[Path]:
     """Simulate fields with asteroids and, apart, fields without; gives the folders."""
     with training_extra():
-        from models.simulate.exposure import CAMERAS, Plan, write_fields  # noqa: PLC0415 - galsim, an extra
+        from models.simulate.exposure import CAMERAS, Plan, write_fields  # noqa: PLC0415 - numba compiles when it is run
     if survey not in CAMERAS:
         raise typer.BadParameter(f"{survey!r}: there are {', '.join(CAMERAS)}", param_hint="--survey")
     shape = None if size is None else frame_size(size)

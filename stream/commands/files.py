@@ -88,7 +88,7 @@ def simulate_command(
     """
     shape = None if size is None else evaluation.frame_size(size)
     with training_extra():
-        from models.simulate.exposure import CAMERAS, Plan, write_fields  # noqa: PLC0415 - galsim, an extra
+        from models.simulate.exposure import CAMERAS, Plan, write_fields  # noqa: PLC0415 - numba compiles when it is run
     if survey not in CAMERAS:
         raise typer.BadParameter(f"{survey!r}: there are {', '.join(CAMERAS)}", param_hint="--survey")
     plan = Plan(survey, asteroids=asteroids, shape=shape, ccds=ccds, dithers=dithers)
@@ -116,16 +116,17 @@ def train_command(
     workers: Annotated[int, typer.Option(min=0, help="Processes that draw exposures meanwhile.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Below 900000: those above belong to evaluation.")] = 1,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
+    init_from: Annotated[str | None, typer.Option(help="Begin with these weights: a shipped name or a file.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
-    """Train a network on simulated skies; the best weights so far are OUT/best.safetensors.
+    """Train a network on simulated skies, then calibrate it: OUT/streaknet.safetensors, for `detect --weights`.
 
     For example:
 
         needlestream train streaknet --survey euclid-vis --out runs/euclid --minutes 120
     """
     with training_extra():
-        from models.training.recipes import BadRecipe, Training, train  # noqa: PLC0415 - torch and galsim
+        from models.training.recipes import BadRecipe, Training, train  # noqa: PLC0415 - torch
     training = Training(
         out,
         survey=survey,
@@ -136,6 +137,7 @@ def train_command(
         workers=workers,
         device=device,
         resume=resume,
+        init_from=init_from,
     )
     try:
         outcome = train(name, training)

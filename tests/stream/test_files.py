@@ -268,7 +268,6 @@ def test_evaluate_detects_on_simulated_frames_at_threshold_0_and_shows_the_peer(
 
 @pytest.mark.usefixtures("stand_in")
 def test_evaluate_simulates_fields_with_and_without_asteroids(tmp_path):
-    pytest.importorskip("galsim")
     done = invoke(
         *("evaluate", "streaks", "--survey", "euclid-vis", "--size", "160x160", "--fields", 1, "--asteroids", 20),
         *("--out", tmp_path, "--no-peers", "--no-plots"),
@@ -280,7 +279,6 @@ def test_evaluate_simulates_fields_with_and_without_asteroids(tmp_path):
 
 
 def test_simulate_writes_frames_and_truth_that_belong_together(tmp_path):
-    pytest.importorskip("galsim")
     done = invoke("simulate", "--out", tmp_path / "sky", "--size", "128x160", "--asteroids", 5, "--dithers", 2)
     assert done.exit_code == 0, done.output
     listed = read_columns(tmp_path / "sky" / "frames.csv", {"height", "width"})
