@@ -31,6 +31,7 @@ class Oracle:
         self.row = 0
 
     def __call__(self, strip: np.ndarray, fwhm_px: float) -> np.ndarray:
+        assert fwhm_px > 0
         rows, cols = Tiling(self.window, self.step).grid_of_padded((strip.shape[0], strip.shape[1]))
         output = np.full((rows, cols, 5), -20.0, np.float32)
         if cols == -(-SHAPE[1] // self.step):

@@ -49,7 +49,7 @@ def test_the_derivatives_are_those_of_the_value() -> None:
 
 
 def sky_with_lines(snr: float, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """``count`` squared stamps of 48 px side by side in one frame of unit noise: frame, ends, and the sky's electrons."""
+    """``count`` stamps of 48 px side by side in a frame of unit noise: frame, ends, and the sky's sigma in electrons."""
     rng = np.random.default_rng(seed)
     noise_e = 15.0
     frame, lines = np.zeros((48, 48 * count), np.float32), []
@@ -62,7 +62,7 @@ def sky_with_lines(snr: float, count: int, seed: int) -> tuple[np.ndarray, np.nd
         flux = snr / np.sqrt((profile**2).sum())
         variance = 1.0 + flux * profile / noise_e
         frame[:, 48 * k : 48 * (k + 1)] = flux * profile + rng.normal(size=(48, 48)) * np.sqrt(variance)
-        lines.append(line + [48 * k, 0, 48 * k, 0])
+        lines.append(line + np.array([48 * k, 0, 48 * k, 0]))
     return frame, np.array(lines), noise_e
 
 

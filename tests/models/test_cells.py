@@ -15,9 +15,9 @@ SHAPE = (160, 240)
 coordinate = st.floats(-40, 280, allow_nan=False)
 
 
-def piece_in_window(trail: list[float], row: int, col: int, samples: int = 20001) -> tuple[float, float, float, float] | None:
+def piece_in_window(trail: list[float], row: int, col: int) -> tuple[float, ...] | None:
     """The part of the trail inside a window, by walking along it."""
-    t = np.linspace(0.0, 1.0, samples)
+    t = np.linspace(0.0, 1.0, 20001)
     x, y = trail[0] + t * (trail[2] - trail[0]), trail[1] + t * (trail[3] - trail[1])
     left, top = TILING.step * col - TILING.margin - 0.5, TILING.step * row - TILING.margin - 0.5
     inside = (x >= left) & (x <= left + TILING.window) & (y >= top) & (y <= top + TILING.window)

@@ -28,7 +28,8 @@ def test_dense_evaluation_of_strips_gives_what_cut_out_windows_give(shape: tuple
     rows, cols = tiling.grid(shape)
     with torch.inference_mode():
         cut_out = net(torch.from_numpy(windows(padded, tiling)), torch.full((rows * cols,), 2.0))
-        dense = [net(torch.from_numpy(view.copy())[None], torch.tensor([2.0]))[0] for _, view in strips(padded, tiling, 3)]
+        width = torch.tensor([2.0])
+        dense = [net(torch.from_numpy(view.copy())[None], width)[0] for _, view in strips(padded, tiling, 3)]
     by_window = cut_out[:, :, 0, 0].reshape(rows, cols, 5).permute(2, 0, 1)
     np.testing.assert_allclose(torch.cat(dense, dim=1), by_window, rtol=1e-5, atol=1e-5 * StreakNetShape().window)
 
@@ -68,7 +69,8 @@ def loss_case() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
 def test_the_loss_does_not_know_which_end_is_named_first() -> None:
     output, target, weight = loss_case()
     exchanged = target[:, [0, 3, 4, 1, 2]]
-    assert streak_loss(output, target, weight).total == pytest.approx(float(streak_loss(output, exchanged, weight).total))
+    total = float(streak_loss(output, target, weight).total)
+    assert float(streak_loss(output, exchanged, weight).total) == pytest.approx(total)
 
 
 def test_the_loss_of_the_ends_counts_only_where_there_is_a_streak() -> None:

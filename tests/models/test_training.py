@@ -69,7 +69,10 @@ def test_an_exposure_is_cut_into_crops_of_whole_windows_at_every_scale(tmp_path:
     assert all(sample.target.shape[1:] == (5, *sample.weight.shape[1:]) for sample in drawn.values())
 
 
-def test_weights_that_were_changed_or_are_something_else_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_that_were_changed_or_are_something_else_are_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     path = tmp_path / "streaknet.safetensors"
     save(path, {"a": torch.zeros(3)}, {"network": "something"})
     with pytest.raises(BadWeights, match="something"):
