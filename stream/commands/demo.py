@@ -49,7 +49,7 @@ ASTEROIDS_A_CCD = 25.0
 SESSION_TIMEOUT_S = 6.0  # the embedded broker lets a group's first member wait for half of this
 READY_S = 120.0  # for a machine that is busy with other things
 MOST_BYTES = 4_000_000_000  # the embedded broker keeps every frame in memory
-PLAIN_WIDTH = 100  # of what goes into a pipe or a file
+PLAIN_WIDTH = 110  # of what goes into a pipe or a file
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def _simulate(screen: Console, places: Places, shape: tuple[int, int], ccds: int
     say(
         screen,
         f"{dithers} dithered exposures of {ccds} CCDs, {shape[1]} x {shape[0]} px each, with stars, galaxies and "
-        f"cosmic rays; {asteroids} asteroids move through them. {_size(files)}, seed {FIRST_EVALUATION_SEED}, simulated in "
+        f"cosmic rays; {asteroids} asteroids move through them. {_size(files)}, seed {FIRST_EVALUATION_SEED}, made in "
         f"{time.monotonic() - started:.0f} s.",
     )
     return files

@@ -106,7 +106,7 @@ def head(screen: Console, number: int, title: str) -> None:
 
 def say(screen: Console, text: str, *, style: str = "") -> None:
     """Say something in the story's margins."""
-    screen.print(Padding(Text.from_markup(text, style=style), (0, 0, 0, MARGIN)))
+    screen.print(Padding(Text.from_markup(text, style=style), (0, 0, 0, MARGIN), expand=False))
 
 
 def report(
@@ -240,7 +240,7 @@ def _show_beside_truth(screen: Console, places: Places, results: Results) -> Non
             f"{np.median(apart[of_truth][counts & seen]):.2f} px" if (counts & seen).any() else "",
             "" if key is None else f"{results.latencies_s[key]:.1f} s",
         )
-    screen.print(table)
+    screen.print(Padding(table, (0, 0, 0, 1), expand=False))
     say(
         screen,
         f"detectable: signal-to-noise of at least {DETECTABLE_SNR:g} over empty sky, both ends 10 px from the border. "
@@ -269,7 +269,7 @@ def _show_some(screen: Console, sample: Sample, matches: Matches, examined: Sequ
         table.add_row(frame, _ends(truth), f"{truth['mag']:.1f}", f"{truth['snr_limit']:.0f}", *told)
     screen.print()
     say(screen, "A few of the detectable ones, from the clearest to the faintest:")
-    screen.print(table)
+    screen.print(Padding(table, (0, 0, 0, 1), expand=False))
 
 
 def _detectable(sample: Sample) -> NDArray[np.bool_]:
@@ -294,7 +294,7 @@ def _show_found(screen: Console, results: Results) -> None:
         psf, noise = _number(summary["psfFwhm"], 2, " px"), _number(summary["noise"], 2, " e-")
         flags = escape(" ".join(summary["flags"]))
         table.add_row(_label(key), f"{summary['nStreaks']}", psf, noise, f"{results.latencies_s[key]:.1f} s", flags)
-    screen.print(table)
+    screen.print(Padding(table, (0, 0, 0, 1), expand=False))
     if len(results.summaries) > MOST_ROWS:
         say(screen, f"and {len(results.summaries) - MOST_ROWS} frames more, in frames.csv")
     alerts = [(alert["reliability"] or 0.0, key, alert) for key, rows in results.alerts.items() for alert in rows]
@@ -309,7 +309,7 @@ def _show_found(screen: Console, results: Results) -> None:
         table.add_row(_label(key), _ends(alert), f"{score:.2f}", length, mag, *sky)
     screen.print()
     say(screen, "The best of them:")
-    screen.print(table)
+    screen.print(Padding(table, (0, 0, 0, 1), expand=False))
 
 
 # --- counts, times, places --------------------------------------------------------------------------------------------
@@ -379,7 +379,7 @@ def _show_places(screen: Console, places: Places, *, simulated: bool) -> None:
 
 def _table(*titles: str) -> Table:
     """A table without lines; the first column is text that may be cut, the others are numbers."""
-    table = Table(box=None, padding=(0, 0, 0, MARGIN), header_style="dim")
+    table = Table(box=None, padding=(0, 0, 0, 2), header_style="dim")
     for number, title in enumerate(titles):
         table.add_column(title, justify="right" if number else "left", no_wrap=True)
     return table

@@ -6,7 +6,6 @@ import re
 import pytest
 from typer.testing import CliRunner
 
-from detector.fits import read_frames
 from stream.children import ChildError, child
 from stream.cli import app
 from tests.stream.test_run_command import untrained
