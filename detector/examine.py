@@ -16,6 +16,7 @@ import numpy as np
 
 from detector.astrometry import on_the_sky
 from detector.defects import find_defects
+from detector.evidence import evidence
 from detector.fitting import fit_lines
 from detector.merging import Proposals, concatenated, first_rows, merge
 from detector.psf import measure_psf
@@ -39,6 +40,8 @@ SCALES = (1, 2, 4)
 STRIP_ROWS = 32
 # Windows below this are not looked at again: a thousandth of the odds of an even chance.
 FLOOR_LOGIT = -7.0
+# Candidates that are fitted where a threshold will leave far fewer.
+CANDIDATES_PER_FRAME = 2_000
 MAX_WINDOWS_PER_FRAME = 60_000
 # An end whose continuation by this much is outside or masked may go on there.
 EDGE_PX = 10.0
@@ -65,8 +68,8 @@ class StreakNetwork(Protocol):
         ``strip`` is ``[window + step * (rows - 1), window + step * (cols - 1)]``; masked pixels are NaN.
         """
 
-    def score(self, logit: NDArray[np.float64], expected_per_frame: float) -> NDArray[np.float64]:
-        """Give the calibrated probability of logits ``[n]`` where so many streaks are expected in a frame."""
+    def score(self, evidence: NDArray[np.float64], expected_per_frame: float) -> NDArray[np.float64]:
+        """Give the probability of candidates by their evidence ``[n, k]`` where so many streaks are in a frame."""
 
 
 @dataclass(frozen=True)
@@ -112,26 +115,19 @@ def examine(frame: Frame, network: StreakNetwork, search: Search) -> Findings:
     if psf.n_stars == 0:
         flags.append("psf-from-profile")
     done("psf")
-    proposals = propose(padded, frame.header.shape, network, psf.fwhm_px)
-    done("network")
-    merged = merge(proposals, fwhm_px=psf.fwhm_px)
-    dropped["same-streak"] += len(proposals) - len(merged)
-    done("merging")
+    most = MAX_STREAKS_PER_FRAME if search.threshold <= 0 else min(CANDIDATES_PER_FRAME, MAX_STREAKS_PER_FRAME)
+    found = candidates(padded, frame.header.shape, network, sky, psf, most, done)
+    dropped.update(found.dropped)
     expected = search.expected_streaks_per_frame or frame.header.survey.expected_streaks_per_frame
-    score = network.score(merged.logit, expected)
-    wanted, reasons = chosen(score, search)
+    score = network.score(evidence(found.proposals, found.fits, psf), expected)
+    rows, reasons = chosen(score, first_rows(found.fits.ends, score), search)
+    done("score")
     dropped.update(reasons)
     if reasons["many-streaks"]:
         flags.append("many-streaks")
-    merged, score = merged.take(wanted), score[wanted]
-    noise_e = noise_at(sky, merged.ends, frame.header.shape)
-    uncertainty = ENDS_UNCERTAINTY_PX * merged.scale
-    fits = fit_lines(padded, tiling.margin, merged.ends, uncertainty, noise_e, psf)
-    once = distinct(fits, score)
-    dropped["same-fit"] += int((~once).sum())
-    done("fit")
-    streaks = tabulated(fits, merged, score, noise_e, frame.header, mask, psf)[once]
-    streaks = on_the_sky(streaks, fits.covariance[once][:, :4, :4], frame.header)
+    found = found.take(rows)
+    streaks = tabulated(found, score[rows], frame.header, mask, psf)
+    streaks = on_the_sky(streaks, found.fits.covariance[:, :4, :4], frame.header)
     done("astrometry")
     return Findings(
         header=frame.header,
@@ -201,12 +197,60 @@ def propose_at_scale(
         )
 
 
-def chosen(score: NDArray[np.float64], search: Search) -> tuple[NDArray[np.intp], Counter[str]]:
-    """Rows to publish (``score`` falls), and what is dropped by reason."""
-    above = int((score >= search.threshold).sum())
-    most = MAX_STREAKS_PER_FRAME if search.threshold <= 0 else min(search.many_streaks, MAX_STREAKS_PER_FRAME)
-    kept = min(above, most)
-    return np.arange(kept), Counter({"below-threshold": len(score) - above, "many-streaks": above - kept})
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Fitted candidates, the network's best first: proposals, their fits, the sky's sigma there (electrons), drops."""
+
+    proposals: Proposals
+    fits: Fits
+    noise_e: NDArray[np.float64]
+    dropped: Counter[str]
+
+    def take(self, rows: NDArray[np.intp]) -> Candidates:
+        """The same with these rows only."""
+        return Candidates(self.proposals.take(rows), self.fits.take(rows), self.noise_e[rows], self.dropped)
+
+
+def candidates(
+    padded: NDArray[np.float32],
+    shape: tuple[int, int],
+    network: StreakNetwork,
+    sky: Sky,
+    psf: Psf,
+    most: int,
+    done: Stopwatch | None = None,
+) -> Candidates:
+    """What the network proposes in a whitened frame of ``shape`` (padded), merged and fitted: the ``most`` best."""
+    done = done or Stopwatch()
+    proposals = propose(padded, shape, network, psf.fwhm_px)
+    done("network")
+    merged = merge(proposals, fwhm_px=psf.fwhm_px)
+    kept = merged.take(np.arange(min(len(merged), most)))
+    done("merging")
+    noise_e = noise_at(sky, kept.ends, shape)
+    margin = Tiling(network.window, network.step).margin
+    fits = fit_lines(padded, margin, kept.ends, ENDS_UNCERTAINTY_PX * kept.scale, noise_e, psf)
+    done("fit")
+    dropped = Counter({"same-streak": len(proposals) - len(merged), "too-doubtful": len(merged) - len(kept)})
+    return Candidates(kept, fits, noise_e, dropped)
+
+
+def chosen(
+    score: NDArray[np.float64],
+    once: NDArray[np.intp],
+    search: Search,
+) -> tuple[NDArray[np.intp], Counter[str]]:
+    """Rows to publish, best first, of the rows ``once`` that are one a streak; and what is dropped by reason."""
+    ranked = once[np.argsort(-score[once], kind="stable")]
+    above = ranked[score[ranked] >= search.threshold]
+    kept = above if search.threshold <= 0 else above[: search.many_streaks]
+    return kept, Counter(
+        {
+            "same-fit": len(score) - len(once),
+            "below-threshold": len(ranked) - len(above),
+            "many-streaks": len(above) - len(kept),
+        },
+    )
 
 
 def noise_at(sky: Sky, ends: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float64]:
@@ -221,23 +265,15 @@ def noise_at(sky: Sky, ends: NDArray[np.float64], shape: tuple[int, int]) -> NDA
     return values
 
 
-def distinct(fits: Fits, score: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """False for rows that the fit moved onto a better row: proposals that were two and are one."""
-    once = np.zeros(len(score), np.bool_)
-    once[first_rows(Proposals(fits.ends, score, np.full(len(score), 0.5), np.ones(len(score), np.int64)))] = True
-    return once
-
-
 def tabulated(
-    fits: Fits,
-    proposals: Proposals,
+    found: Candidates,
     score: NDArray[np.float64],
-    noise_e: NDArray[np.float64],
     header: FrameHeader,
     mask: NDArray[np.uint8],
     psf: Psf,
 ) -> NDArray[np.void]:
     """The table of streaks without the sky: pixels, flux, shape, flags."""
+    fits, proposals, noise_e = found.fits, found.proposals, found.noise_e
     rows = empty(len(score))
     swap = fits.ends[:, 0] > fits.ends[:, 2]
     ends = np.where(swap[:, None], fits.ends[:, [2, 3, 0, 1]], fits.ends)

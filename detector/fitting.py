@@ -55,6 +55,19 @@ class Fits:
     masked: NDArray[np.float64]
     good: NDArray[np.bool_]
 
+    def take(self, rows: NDArray[np.intp]) -> Fits:
+        """The same table with these rows only."""
+        return Fits(
+            self.ends[rows],
+            self.flux[rows],
+            self.covariance[rows],
+            self.chi2[rows],
+            self.snr[rows],
+            self.width[rows],
+            self.masked[rows],
+            self.good[rows],
+        )
+
 
 def fit_lines(
     padded: NDArray[np.float32],

@@ -73,12 +73,13 @@ def merge(proposals: Proposals, *, fwhm_px: float = 2.0) -> Proposals:
     return Proposals(ends, sorted_proposals.logit[first], sorted_proposals.scale[first], members)
 
 
-def first_rows(proposals: Proposals) -> NDArray[np.intp]:
-    """The row of the best proposal of each streak; ``proposals`` come best first."""
-    if len(proposals) == 0:
+def first_rows(ends: NDArray[np.float64], score: NDArray[np.float64]) -> NDArray[np.intp]:
+    """The best row of each streak where fits of two proposals have come to lie on one: rows ``[n]`` of ``ends``."""
+    if len(score) == 0:
         return np.zeros(0, np.intp)
-    cluster, _ = grow(proposals.ends, proposals.logit, proposals.scale, 0.0)
-    return np.asarray(np.unique(cluster, return_index=True)[1])
+    order = np.argsort(-score, kind="stable")
+    cluster, _ = grow(ends[order], score[order], np.full(len(score), 0.5), 0.0)
+    return np.asarray(order[np.unique(cluster, return_index=True)[1]])
 
 
 @njit(cache=True)

@@ -7,13 +7,15 @@ the unit of work and its size is bounded by the caller, so that means another pr
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from scipy import special
 
 from models.networks.streaknet import StreakNet, StreakNetShape
+from models.networks.verifier import Verifier
 from models.weights import BadWeights, load
 
 if TYPE_CHECKING:
@@ -36,12 +38,16 @@ def choose_device(name: str) -> torch.device:
 
 @dataclass(frozen=True, eq=False)
 class StreakPredictor:
-    """A trained StreakNet on a device: satisfies ``detector.examine.StreakNetwork``."""
+    """A trained StreakNet on a device, and its verifier: satisfies ``detector.examine.StreakNetwork``.
+
+    Without a verifier the score is the network's own, uncalibrated: for training one.
+    """
 
     network: StreakNet
     device: torch.device
     precision: torch.dtype
     weights: Weights
+    verifier: Verifier | None
 
     @property
     def window(self) -> int:
@@ -65,15 +71,18 @@ class StreakPredictor:
         result: NDArray[np.float32] = out[0].permute(1, 2, 0).cpu().numpy()
         return result
 
-    def score(self, logit: NDArray[np.float64], expected_per_frame: float) -> NDArray[np.float64]:
-        """Give the probability of logits ``[n]`` by the weights' calibration, moved to the expected density.
+    def score(self, evidence: NDArray[np.float64], expected_per_frame: float) -> NDArray[np.float64]:
+        """Give the probability of candidates by their evidence ``[n, k]``, moved to the expected density.
 
         Odds of true against false go with the number of true ones: a shift of the logit (Saerens et al. 2002).
         """
-        slope, intercept, density = (
-            float(self.weights.facts["calibration"][key]) for key in ("slope", "intercept", "density")
-        )
-        return np.asarray(1.0 / (1.0 + np.exp(-(slope * logit + intercept + math.log(expected_per_frame / density)))))
+        if self.verifier is None:
+            return np.asarray(special.expit(evidence[:, 0]))
+        with torch.inference_mode():
+            logit = self.verifier(torch.from_numpy(evidence.astype(np.float32))).numpy().astype(np.float64)
+        curve = self.weights.facts["calibration"]
+        shift = math.log(expected_per_frame / float(curve["density"]))
+        return np.asarray(special.expit(float(curve["slope"]) * logit + float(curve["intercept"]) + shift))
 
 
 def load_streak_network(name: str = "streaknet", device: str = "auto") -> StreakPredictor:
@@ -92,9 +101,22 @@ def load_streak_network(name: str = "streaknet", device: str = "auto") -> Streak
 
 
 def streak_predictor(weights: Weights, device: str) -> StreakPredictor:
-    """Give the StreakNet of these weights on a device: half precision on CUDA, float32 on the CPU."""
+    """Give the StreakNet of these weights with its verifier."""
+    bare = bare_predictor(weights, device)
+    verifier = Verifier()
+    verifier.load_state_dict({name[9:]: tensor for name, tensor in weights.tensors.items() if is_verifier(name)})
+    return replace(bare, verifier=verifier.eval())
+
+
+def bare_predictor(weights: Weights, device: str) -> StreakPredictor:
+    """Give the StreakNet of these weights alone: half precision on CUDA, float32 on the CPU."""
     shape = weights.facts["shape"]
     network = StreakNet(StreakNetShape(shape["window"], shape["step"], tuple(shape["channels"])))
-    network.load_state_dict(dict(weights.tensors))
+    network.load_state_dict({name: tensor for name, tensor in weights.tensors.items() if not is_verifier(name)})
     where = choose_device(device)
-    return StreakPredictor(network.to(where).eval(), where, PRECISION[where.type], weights)
+    return StreakPredictor(network.to(where).eval(), where, PRECISION[where.type], weights, None)
+
+
+def is_verifier(name: str) -> bool:
+    """Whether a tensor belongs to the verifier."""
+    return name.startswith("verifier.")

@@ -10,11 +10,11 @@ import torch
 from rich.progress import track
 
 from models.networks.streaknet import StreakNet
-from models.predictor import choose_device, streak_predictor
-from models.training.calibration import calibrate
+from models.predictor import bare_predictor, choose_device
 from models.training.fit import Outcome, Run, fit
 from models.training.scenes import EVALUATION_SEEDS, Bank, make_bank
 from models.training.streaknet import StreakValidation, streak_batch_loss, streak_batches
+from models.training.verifier import train_and_calibrate
 from models.weights import load, save
 
 if TYPE_CHECKING:
@@ -106,15 +106,15 @@ def train_streaknet(training: Training) -> Outcome:
 
 
 def finish_streaknet(folder: Path, validation: Bank, seed: int) -> Path:
-    """Calibrate the best weights of a run on new exposures of the validation skies; gives the finished file."""
+    """Train the verifier of a run's best weights on new exposures of the validation skies; gives the finished file."""
     best = folder / "best.safetensors"
     scenes = (validation.scene(number % validation.count) for number in range(CALIBRATION_EXPOSURES))
     chosen = load(str(best))
-    calibration = calibrate(
-        streak_predictor(chosen, "auto"), track(scenes, "calibrating", total=CALIBRATION_EXPOSURES), seed
-    )
+    watched = track(scenes, "verifying", total=CALIBRATION_EXPOSURES)
+    verifier, calibration = train_and_calibrate(bare_predictor(chosen, "auto"), watched, seed)
+    tensors = {**chosen.tensors, **{f"verifier.{name}": tensor for name, tensor in verifier.state_dict().items()}}
     finished = folder / "streaknet.safetensors"
-    save(finished, chosen.tensors, {**chosen.facts, "calibration": asdict(calibration)})
+    save(finished, tensors, {**chosen.facts, "calibration": asdict(calibration)})
     return finished
 
 

@@ -149,10 +149,15 @@ def draw_trails(rng: np.random.Generator, scene: Scene, scale: int) -> NDArray[n
     return np.stack([x - dx, y - dy, x + dx, y + dy, flux, snr, counts], axis=1)
 
 
+def exposure_mask(electrons: NDArray[np.float32], saturation_e: float | None) -> NDArray[np.uint8]:
+    """The mask of an exposure whose file brought none."""
+    return find_defects(electrons, np.zeros(electrons.shape, np.uint8), saturation_e=saturation_e)
+
+
 def whitened_exposure(electrons: NDArray[np.float32], saturation_e: float | None) -> NDArray[np.float32]:
     """The exposure as ``detector.examine`` sees it: defects masked, sky subtracted, in units of the sky's sigma."""
     tiling = Tiling()
-    mask = find_defects(electrons, np.zeros(electrons.shape, np.uint8), saturation_e=saturation_e)
+    mask = exposure_mask(electrons, saturation_e)
     sky = measure_sky(electrons, mask)
     padded = whiten(electrons, mask, sky, window=tiling.window, step=tiling.step)
     return unpadded(padded, (electrons.shape[0], electrons.shape[1]), tiling)

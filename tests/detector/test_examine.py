@@ -43,8 +43,8 @@ class Oracle:
             output[..., 1:] = np.moveaxis(part[1:], 0, -1)
         return output
 
-    def score(self, logit: np.ndarray, expected_per_frame: float) -> np.ndarray:
-        return 1.0 / (1.0 + np.exp(-logit)) * (expected_per_frame > 0)
+    def score(self, evidence: np.ndarray, expected_per_frame: float) -> np.ndarray:
+        return 1.0 / (1.0 + np.exp(-evidence[:, 0])) * (expected_per_frame > 0)
 
 
 def sky_with(streaks: np.ndarray, seed: int, electrons: float = 4000.0) -> Frame:

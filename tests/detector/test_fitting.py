@@ -49,7 +49,7 @@ def test_the_derivatives_are_those_of_the_value() -> None:
 
 
 def sky_with_lines(snr: float, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """``count`` stamps of 48 px side by side in a frame of unit noise: frame, ends, and the sky's sigma in electrons."""
+    """``count`` stamps of 48 px side by side in a frame of unit noise: frame, ends, the sky's sigma in electrons."""
     rng = np.random.default_rng(seed)
     noise_e = 15.0
     frame, lines = np.zeros((48, 48 * count), np.float32), []

@@ -77,4 +77,4 @@ def test_a_doubtful_window_does_not_make_a_certain_streak_longer() -> None:
 def test_nothing_merges_to_nothing() -> None:
     nothing = Proposals(np.zeros((0, 4)), np.zeros(0), np.zeros(0), np.zeros(0, np.int64))
     assert len(merge(nothing)) == 0
-    assert len(first_rows(nothing)) == 0
+    assert len(first_rows(nothing.ends, nothing.logit)) == 0
