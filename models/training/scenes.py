@@ -135,8 +135,8 @@ def draw_trails(rng: np.random.Generator, scene: Scene, scale: int) -> NDArray[n
     stubs = rng.uniform(size=count) < 0.05
     lengths[stubs] = rng.uniform(0.0, shortest, stubs.sum())
     snr = np.exp(rng.uniform(math.log(4.0), math.log(60.0), count))
-    bright = rng.uniform(size=count) < 0.12
-    snr[bright] = np.exp(rng.uniform(math.log(60.0), math.log(2000.0), bright.sum()))
+    bright = rng.uniform(size=count) < 0.25
+    snr[bright] = np.exp(rng.uniform(math.log(60.0), math.log(3000.0), bright.sum()))
     crossing = rng.uniform(size=count) < 0.004
     lengths[crossing] = rng.uniform(300.0, 3000.0, crossing.sum())
     # Satellites: what matters is the signal over a window, not over the whole trail.

@@ -44,7 +44,7 @@ TRAINING_STEPS = 1_500
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Candidates of some exposures: ``evidence`` ``[n, k]``, ``true`` ``[n]``; and how many pixels and streaks they had."""
+    """Candidates of some exposures: ``evidence`` ``[n, k]``, ``true`` ``[n]``, and their pixels and streaks."""
 
     evidence: NDArray[np.float64]
     true: NDArray[np.bool_]
