@@ -42,7 +42,7 @@ check: $(VENV)/.dev ## ruff, mypy, import-linter
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.dev ## speed and memory, each beside a peer or a measured limit of this machine
-	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=min,median,rounds -s -q
+	for each in benchmarks/bench_*.py; do $(BIN)/python $$each || exit 1; done
 
 kafka: ## the Apache Kafka that the tests use, by Maven, into .kafka/
 	mvn -q -f deploy/kafka/pom.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.kafka/libs
