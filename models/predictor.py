@@ -88,15 +88,13 @@ class StreakPredictor:
 def load_streak_network(name: str = "streaknet", device: str = "auto") -> StreakPredictor:
     """Give the named StreakNet, ready to run.
 
-    Errors: ``BadWeights`` where the weights are absent, changed, another network's, or not calibrated.
+    Errors: ``BadWeights`` where the weights are absent, changed, another network's, or without a verifier.
     """
     weights = load(name)
     if weights.facts.get("network") != "streaknet":
         raise BadWeights(f"{name!r} holds a {weights.facts.get('network')!r}, not a streaknet")
-    if "calibration" not in weights.facts:
-        raise BadWeights(
-            f"{name!r} is not calibrated: give the streaknet.safetensors that `needlestream train` ends with"
-        )
+    if "calibration" not in weights.facts or not any(is_verifier(tensor) for tensor in weights.tensors):
+        raise BadWeights(f"{name!r} has no verifier: give the file that `needlestream train` ends with")
     return streak_predictor(weights, device)
 
 
