@@ -29,7 +29,7 @@ KINDS = {
     "subaru-hsc": (("subaru-hsc", 0.9), ("generic", 0.1)),
 }
 VALIDATION_SCENES = 36
-CALIBRATION_EXPOSURES = 200
+CALIBRATION_EXPOSURES = 80
 
 
 class BadRecipe(Exception):  # noqa: N818 - named like BadFrame
