@@ -23,7 +23,9 @@ BIN_PX = 64
 # How far an end may lie off a line that it belongs to: the network's own error is 2 px at its scale near the limit.
 ACROSS_PX = 2.5
 # A member that sticks out makes the streak longer only if it is about as certain as the best one (in logits).
-EXTENSION_LOGITS = 6.0
+EXTENSION_LOGITS = 3.0
+# A piece shorter than this was seen whole by its window of 96 px (times the scale): nothing makes it longer.
+WHOLE_PX = 70.0
 # Shorter than this a streak has no direction that could be compared.
 DIRECTED_PX = 8.0
 MAX_ANGLE_RAD = math.radians(25.0)
@@ -184,6 +186,7 @@ def grow(
         if cluster[seed] >= 0:
             continue
         line = lines[count]
+        clipped = math.hypot(ends[seed, 2] - ends[seed, 0], ends[seed, 3] - ends[seed, 1]) > WHOLE_PX * scale[seed]
         line[:] = ends[seed]
         far = ends[seed].copy()
         sums = np.zeros(6)
@@ -206,7 +209,7 @@ def grow(
                             across = ACROSS_PX * s + extra
                             if belongs(line, ends[i], across, 4.0 * s):
                                 cluster[i] = count
-                                if logit[i] > logit[seed] - EXTENSION_LOGITS:
+                                if clipped and logit[i] > logit[seed] - EXTENSION_LOGITS:
                                     stretch(line, far, sums, ends[i], 2.0 * s)
                                     queue[end] = i
                                     end += 1

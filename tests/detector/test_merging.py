@@ -78,3 +78,11 @@ def test_nothing_merges_to_nothing() -> None:
     nothing = Proposals(np.zeros((0, 4)), np.zeros(0), np.zeros(0), np.zeros(0, np.int64))
     assert len(merge(nothing)) == 0
     assert len(first_rows(nothing.ends, nothing.logit)) == 0
+
+
+def test_a_short_streak_is_not_made_longer_by_doubtful_windows_on_its_line() -> None:
+    ends = np.array([[100.0, 100.0, 110.0, 100.0], [105.0, 100.0, 150.0, 101.0], [60.0, 99.0, 108.0, 100.0]])
+    seen = Proposals(ends, np.array([1.2, -1.0, -1.5]), np.ones(3), np.ones(3, np.int64))
+    merged = merge(seen)
+    assert len(merged) == 1
+    np.testing.assert_allclose(merged.ends[0], ends[0])
