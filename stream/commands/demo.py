@@ -117,7 +117,7 @@ def demo_command(
 def _simulate(screen: Console, places: Places, shape: tuple[int, int], ccds: int, dithers: int) -> list[Path]:
     """Simulate one field; gives its files in the order of time."""
     with training_extra():
-        from models.simulate.exposure import Plan, write_fields  # noqa: PLC0415 - galsim, an extra
+        from models.simulate.exposure import Plan, write_fields  # noqa: PLC0415 - numba compiles when it is run
     head(screen, 1, "The frames: one simulated Euclid VIS field")
     started = time.monotonic()
     plan = Plan("euclid-vis", asteroids=ASTEROIDS_A_CCD, shape=shape, ccds=ccds, dithers=dithers)

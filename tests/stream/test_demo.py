@@ -13,7 +13,6 @@ from tests.stream.test_run_command import untrained
 
 @pytest.mark.embedded
 def test_the_demo_shows_what_was_put_in_and_leaves_tables_and_pictures(tmp_path):
-    pytest.importorskip("galsim")
     out = tmp_path / "demo"
     weights = untrained(tmp_path / "untrained.safetensors")
     simulation = ["--size", "256x256", "--ccds", "1", "--dithers", "2"]
