@@ -19,7 +19,7 @@ from detector.defects import find_defects
 from detector.evidence import evidence
 from detector.fitting import fit_lines
 from detector.merging import Proposals, concatenated, first_rows, merge
-from detector.psf import measure_psf
+from detector.psf import Psf, measure_psf
 from detector.sky import binned, measure_sky, whiten
 from detector.streaks import MAX_STREAKS_PER_FRAME, Findings, StreakFlag, empty
 from detector.tiling import Tiling, pad, strips, unpadded
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from detector.fitting import Fits
     from detector.frame import Frame, FrameHeader
-    from detector.psf import Psf
     from detector.sky import Sky
 
 # The frame is searched as it is and binned 2 x 2 and 4 x 4: a window of 96 px then spans 384.
@@ -47,6 +46,9 @@ MAX_WINDOWS_PER_FRAME = 60_000
 EDGE_PX = 10.0
 # Where neither the stars nor the profile say how wide the PSF is.
 DEFAULT_FWHM_PX = 2.5
+# The candidates that say how wide an unmeasured PSF is: clearly there, and the network's favourites.
+CLEAR_SNR = 20.0
+CLEAR_CANDIDATES = 3
 # How far the network's ends may be off, in pixels of its scale.
 ENDS_UNCERTAINTY_PX = 1.5
 
@@ -119,6 +121,7 @@ def examine(frame: Frame, network: StreakNetwork, search: Search) -> Findings:
     found = candidates(padded, frame.header.shape, network, sky, psf, most, done)
     dropped.update(found.dropped)
     expected = search.expected_streaks_per_frame or frame.header.survey.expected_streaks_per_frame
+    psf = found.psf
     score = network.score(evidence(found.proposals, found.fits, psf), expected)
     rows, reasons = chosen(score, first_rows(found.fits.ends, score), search)
     done("score")
@@ -199,16 +202,17 @@ def propose_at_scale(
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Fitted candidates, the network's best first: proposals, their fits, the sky's sigma there (electrons), drops."""
+    """Fitted candidates, the network's best first: proposals, fits and their PSF, the sky's sigma (electrons), drops."""
 
     proposals: Proposals
     fits: Fits
+    psf: Psf
     noise_e: NDArray[np.float64]
     dropped: Counter[str]
 
     def take(self, rows: NDArray[np.intp]) -> Candidates:
         """The same with these rows only."""
-        return Candidates(self.proposals.take(rows), self.fits.take(rows), self.noise_e[rows], self.dropped)
+        return Candidates(self.proposals.take(rows), self.fits.take(rows), self.psf, self.noise_e[rows], self.dropped)
 
 
 def candidates(
@@ -230,9 +234,21 @@ def candidates(
     noise_e = noise_at(sky, kept.ends, shape)
     margin = Tiling(network.window, network.step).margin
     fits = fit_lines(padded, margin, kept.ends, ENDS_UNCERTAINTY_PX * kept.scale, noise_e, psf)
+    if psf.n_stars == 0:
+        # Nobody measured the PSF: the brightest streaks say how wide it is.
+        psf = rescaled(psf, fits)
+        fits = fit_lines(padded, margin, kept.ends, ENDS_UNCERTAINTY_PX * kept.scale, noise_e, psf)
     done("fit")
     dropped = Counter({"same-streak": len(proposals) - len(merged), "too-doubtful": len(merged) - len(kept)})
-    return Candidates(kept, fits, noise_e, dropped)
+    return Candidates(kept, fits, psf, noise_e, dropped)
+
+
+def rescaled(psf: Psf, fits: Fits) -> Psf:
+    """A guessed PSF made as wide as the fits of the brightest candidates say, by their median; at most twofold."""
+    clear = np.flatnonzero(fits.good & (fits.snr > CLEAR_SNR))[:CLEAR_CANDIDATES]
+    if len(clear) == 0:
+        return psf
+    return Psf.gaussian(psf.fwhm_px * float(np.exp(np.clip(np.median(fits.width[clear, 0]), -0.7, 0.7))))
 
 
 def chosen(

@@ -32,6 +32,9 @@ MAX_ITERATIONS = 8
 # Ends that move by less are where they belong: a tenth of the best errors.
 TOLERANCE_PX = 0.02
 MIN_LENGTH_PX = 0.5
+# A proposal shorter than this is also turned by 45, 90 and 135 degrees when the line describes it worse than this.
+TURNED_BELOW_PX = 40.0
+TURNED_ABOVE_CHI2 = 3.0
 # Beyond this the normal law is zero for our purposes: 3e-7.
 FAR_SIGMA = 5.0
 # Widths that differ by less than this factor are one for the fit.
@@ -333,6 +336,49 @@ def descend(
     return True
 
 
+@njit(cache=True)
+def approach(
+    padded: NDArray[np.float32],
+    margin: int,
+    start: NDArray[np.float64],
+    uncertainty: float,
+    noise: float,
+    sigmas: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    p: NDArray[np.float64],
+    work: Work,
+) -> float:
+    """Bring ``p`` from ``start`` to the nearest best line; gives its reduced chi2 (in ``work`` its matrices), or -1."""
+    normal, gradient, totals = work[0], work[1], work[2]
+    core = np.sum(weights * sigmas)
+    p[:4] = start
+    # First one broad Gaussian, coarsely sampled, that sees the line from where the proposal may be off.
+    broad, one = np.empty(1), np.ones(1)
+    broad[0] = math.sqrt(core * core + uncertainty * uncertainty)
+    stride = max(1, int(0.8 * broad[0]))
+    brighten(padded, margin, p, broad, one, stride, 2.5 * broad[0] + 1.0, work)
+    ok = descend(padded, margin, p, broad, one, stride, 2.5 * broad[0] + 1.0, noise, 6, 0.1 * broad[0], work)
+    half_width = 3.5 * core + 2.0
+    for _ in range(2):
+        # Then the PSF, again with the pixels that belong to where the line has come to, until it stays there.
+        before = p[:4].copy()
+        brighten(padded, margin, p, sigmas, weights, 1, half_width, work)
+        ok = ok and descend(
+            padded, margin, p, sigmas, weights, 1, half_width, noise, MAX_ITERATIONS, TOLERANCE_PX, work
+        )  # fmt: skip
+        if not ok or np.max(np.abs(p[:4] - before)) < 0.5:
+            break
+    accumulate(padded, margin, p, p[:4].copy(), sigmas, weights, 1, half_width, noise, normal, gradient, totals)
+    length = math.hypot(p[2] - p[0], p[3] - p[1])
+    start_length = math.hypot(start[2] - start[0], start[3] - start[1])
+    moved = 0.5 * math.hypot(p[0] + p[2] - start[0] - start[2], p[1] + p[3] - start[1] - start[3])
+    reach = 4.0 * uncertainty + 0.5 * start_length + 3.0
+    ok = ok and p[4] > 0.0 and moved < reach and length < 2.0 * start_length + 4.0 * uncertainty + 6.0
+    if not ok or totals[2] < PARAMETERS + 2:
+        return -1.0
+    return totals[1] / max(totals[2] - PARAMETERS, 1.0)
+
+
 @njit(cache=True, parallel=True)
 def fit_all(
     padded: NDArray[np.float32],
@@ -347,39 +393,32 @@ def fit_all(
     statistics: NDArray[np.float64],
 ) -> None:
     """Fit every row; results go into the last three arrays."""
-    core = 0.0
-    for k in range(len(sigmas)):
-        core += weights[k] * sigmas[k]
     for n in prange(len(ends)):
         work = (np.zeros((7, 7)), np.zeros(7), np.zeros(5), np.zeros((7, 7)), np.zeros(7), np.zeros(5))
         normal, gradient, totals = work[0], work[1], work[2]
-        broad, one = np.empty(1), np.ones(1)
-        p = np.zeros(PARAMETERS)
-        p[:4] = ends[n]
-        start_length = math.hypot(p[2] - p[0], p[3] - p[1])
-        # First one broad Gaussian, coarsely sampled, that sees the line from where the proposal may be off.
-        broad[0] = math.sqrt(core * core + uncertainty[n] * uncertainty[n])
-        stride = max(1, int(0.8 * broad[0]))
-        brighten(padded, margin, p, broad, one, stride, 2.5 * broad[0] + 1.0, work)
-        ok = descend(padded, margin, p, broad, one, stride, 2.5 * broad[0] + 1.0, noise[n], 6, 0.1 * broad[0], work)
-        half_width = 3.5 * core + 2.0
-        for _ in range(2):
-            # Then the PSF, again with the pixels that belong to where the line has come to, until it stays there.
-            before = p[:4].copy()
-            brighten(padded, margin, p, sigmas, weights, 1, half_width, work)
-            ok = ok and descend(
-                padded, margin, p, sigmas, weights, 1, half_width, noise[n], MAX_ITERATIONS, TOLERANCE_PX, work
-            )
-            if not ok or np.max(np.abs(p[:4] - before)) < 0.5:
+        p, best = np.zeros(PARAMETERS), np.zeros(PARAMETERS)
+        chi2, turn = -1.0, 0
+        cx, cy = 0.5 * (ends[n, 0] + ends[n, 2]), 0.5 * (ends[n, 1] + ends[n, 3])
+        hx, hy = 0.5 * (ends[n, 2] - ends[n, 0]), 0.5 * (ends[n, 3] - ends[n, 1])
+        # A short bright streak whose proposal lies across it holds the fit in a false direction: others are tried.
+        for attempt in range(4 if math.hypot(hx, hy) < 0.5 * TURNED_BELOW_PX else 1):
+            c, s = math.cos(attempt * math.pi / 4.0), math.sin(attempt * math.pi / 4.0)
+            dx, dy = c * hx - s * hy, s * hx + c * hy
+            start = np.array([cx - dx, cy - dy, cx + dx, cy + dy])
+            reached = approach(padded, margin, start, uncertainty[n], noise[n], sigmas, weights, p, work)
+            if reached >= 0.0 and (chi2 < 0.0 or reached < chi2):
+                chi2, turn = reached, attempt
+                best[:] = p
+            if 0.0 <= chi2 < TURNED_ABOVE_CHI2:
                 break
-        region = p[:4].copy()
-        accumulate(padded, margin, p, region, sigmas, weights, 1, half_width, noise[n], normal, gradient, totals)
-        length = math.hypot(p[2] - p[0], p[3] - p[1])
-        moved = math.hypot(0.5 * (p[0] + p[2] - ends[n, 0] - ends[n, 2]), 0.5 * (p[1] + p[3] - ends[n, 1] - ends[n, 3]))
-        reach = 4.0 * uncertainty[n] + 0.5 * start_length + 3.0
-        ok = ok and p[4] > 0.0 and moved < reach and length < 2.0 * start_length + 4.0 * uncertainty[n] + 6.0
+        if chi2 >= 0.0 and turn < attempt:
+            # The matrices belong to the last line that was tried: bring back those of the best.
+            p[:] = best
+            half_width = 3.5 * np.sum(weights * sigmas) + 2.0
+            region = p[:4].copy()
+            accumulate(padded, margin, p, region, sigmas, weights, 1, half_width, noise[n], normal, gradient, totals)
         statistics[n, 4] = totals[3] / max(totals[2] + totals[3], 1.0)
-        if not ok or totals[2] < PARAMETERS + 2:
+        if chi2 < 0.0:
             parameters[n, :4] = ends[n]
             parameters[n, 4] = np.nan
             statistics[n, :4] = np.nan
@@ -391,7 +430,7 @@ def fit_all(
         six = np.linalg.inv(normal[:PARAMETERS, :PARAMETERS].copy())
         covariance[n] = six[:5, :5]
         seven = np.linalg.inv(normal)
-        statistics[n, 0] = totals[1] / max(totals[2] - PARAMETERS, 1.0)
+        statistics[n, 0] = chi2
         statistics[n, 1] = p[4] * math.sqrt(totals[4])
         # One Newton step in the width from the optimum of the rest.
         statistics[n, 2] = np.sum(seven[6] * gradient)

@@ -84,7 +84,7 @@ def judged(network: StreakNetwork, scenes: Iterable[Scene], seed: int) -> Iterat
         ends = found.fits.ends.reshape(-1, 2, 2)
         verdict = match_frame(trails[:, :4].reshape(-1, 2, 2), counts, ends, found.proposals.logit).verdict
         settled = verdict != NEITHER
-        table = evidence(found.proposals, found.fits, psf)[settled]
+        table = evidence(found.proposals, found.fits, found.psf)[settled]
         yield Judged(table, verdict[settled] == TRUE, electrons.size, int(counts.sum()))
 
 
