@@ -202,7 +202,7 @@ def propose_at_scale(
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Fitted candidates, the network's best first: proposals, fits and their PSF, the sky's sigma (electrons), drops."""
+    """Fitted candidates, the network's best first: proposals, fits, PSF, the sky's sigma (electrons), drops."""
 
     proposals: Proposals
     fits: Fits
