@@ -438,7 +438,10 @@ def _excess(near: NDArray[np.float32], x: int) -> tuple[NDArray[np.float64], flo
     outer = np.abs(np.arange(near.shape[1]) - x) >= 4
     level = near - _nanmedian(near[:, outer].T)[:, None]
     profile = _nanmedian(level)
-    profile -= np.nanmedian(np.diff(profile)) * (np.arange(profile.size) - x)
+    slopes = np.diff(profile)
+    if np.isnan(slopes).all() or np.isnan(profile[outer]).all():
+        return np.zeros(profile.size), np.inf  # nothing but masked pixels beside it: no verdict
+    profile -= np.nanmedian(slopes) * (np.arange(profile.size) - x)
     profile -= np.nanmedian(profile[outer])
     noise = 1.4826 * np.nanmedian(np.abs(level[:, outer]))
     return profile, 1.2533 * float(noise) / np.sqrt(near.shape[0])

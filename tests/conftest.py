@@ -1,15 +1,27 @@
 """Brokers for the tests: Apache Kafka itself, and the embedded one."""
 
+import logging
 import os
 import subprocess
 import uuid
 
 import pytest
+import structlog
 
 from stream.broker import BrokerError
 from stream.embedded import broker_command
 from stream.settings import load_settings
 from tests.kafka_broker import KafkaBroker, NoKafkaError, free_port, wait_for_port
+
+
+@pytest.fixture(autouse=True)
+def logs_go_where_they_went():
+    """A command run inside a test sends the logs to that test's standard error, which is closed after it."""
+    yield
+    structlog.reset_defaults()
+    for handler in logging.root.handlers[:]:
+        if isinstance(handler, logging.StreamHandler) and getattr(handler.stream, "closed", False):
+            logging.root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")
