@@ -29,7 +29,6 @@ KINDS = {
     "subaru-hsc": (("subaru-hsc", 0.9), ("generic", 0.1)),
 }
 VALIDATION_SCENES = 36
-CALIBRATION_EXPOSURES = 80
 
 
 class BadRecipe(Exception):  # noqa: N818 - named like BadFrame
@@ -41,7 +40,7 @@ class Training:
     """What a recipe needs to know.
 
     ``survey`` is a key of ``KINDS``; ``folder`` holds the bank and the run;
-    ``init_from`` names weights to begin with.
+    ``verifying`` exposures train the verifier and calibrate; ``init_from`` names weights to begin with.
     """
 
     folder: Path
@@ -51,6 +50,7 @@ class Training:
     minutes: float = 55.0
     scenes: int = 400
     scene_px: int = 1024
+    verifying: int = 80
     workers: int = 1
     device: str = "auto"
     resume: bool = False
@@ -101,19 +101,19 @@ def train_streaknet(training: Training) -> Outcome:
     }
     batches = streak_batches(bank, training.seed, round_, training.workers)
     outcome = fit(network, batches, streak_batch_loss, StreakValidation(validation, training.seed + 1), run, facts)
-    finish_streaknet(training.folder, validation, training.seed + 1)
+    finish_streaknet(training, validation)
     return outcome
 
 
-def finish_streaknet(folder: Path, validation: Bank, seed: int) -> Path:
+def finish_streaknet(training: Training, validation: Bank) -> Path:
     """Train the verifier of a run's best weights on new exposures of the validation skies; gives the finished file."""
-    best = folder / "best.safetensors"
-    scenes = (validation.scene(number % validation.count) for number in range(CALIBRATION_EXPOSURES))
+    best = training.folder / "best.safetensors"
+    scenes = (validation.scene(number % validation.count) for number in range(training.verifying))
     chosen = load(str(best))
-    watched = track(scenes, "verifying", total=CALIBRATION_EXPOSURES)
-    verifier, calibration = train_and_calibrate(bare_predictor(chosen, "auto"), watched, seed)
+    watched = track(scenes, "verifying", total=training.verifying)
+    verifier, calibration = train_and_calibrate(bare_predictor(chosen, training.device), watched, training.seed + 1)
     tensors = {**chosen.tensors, **{f"verifier.{name}": tensor for name, tensor in verifier.state_dict().items()}}
-    finished = folder / "streaknet.safetensors"
+    finished = training.folder / "streaknet.safetensors"
     save(finished, tensors, {**chosen.facts, "calibration": asdict(calibration)})
     return finished
 

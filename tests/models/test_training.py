@@ -27,7 +27,15 @@ def test_evaluation_seeds_and_unknown_names_are_refused(tmp_path: Path, name: st
 
 
 def test_a_run_that_was_stopped_goes_on_and_ends_with_calibrated_weights(tmp_path: Path) -> None:
-    small = {"folder": tmp_path, "survey": "euclid-vis", "seed": 5, "scenes": 1, "scene_px": 384, "workers": 0}
+    small = {
+        "folder": tmp_path,
+        "survey": "euclid-vis",
+        "seed": 5,
+        "scenes": 1,
+        "scene_px": 384,
+        "workers": 0,
+        "verifying": 4,
+    }
     first = train("streaknet", Training(**small, steps=6, minutes=0.0))
     assert (first.stopped, first.step) == ("minutes", 1)
     second = train("streaknet", Training(**small, steps=6, resume=True))
