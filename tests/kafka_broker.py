@@ -122,10 +122,12 @@ class KafkaBroker:
         (self.folder / "server.properties").write_text(
             PROPERTIES.format(port=self.port, controller=free_port(), folder=self.folder)
         )
-        cluster = secrets.token_urlsafe(16)
+        # An id that begins with a dash would be taken for an option.
+        cluster = "N" + secrets.token_urlsafe(16)[1:]
         properties = str(self.folder / "server.properties")
         tool = "kafka.tools.StorageTool", "format", "--standalone", "--cluster-id", cluster, "--config", properties
-        subprocess.run(self._java(*tool), check=True, capture_output=True, timeout=START_S)
+        done = subprocess.run(self._java(*tool), capture_output=True, text=True, timeout=START_S, check=False)
+        assert done.returncode == 0, f"the storage of the broker could not be made: {done.stdout}{done.stderr}"
 
     def _java(self, *arguments: str) -> list[str]:
         logging = f"-Dlog4j2.configurationFile={self.folder / 'log4j2.yaml'}"
