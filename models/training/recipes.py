@@ -10,7 +10,7 @@ import torch
 from rich.progress import track
 
 from models.networks.streaknet import StreakNet
-from models.predictor import bare_predictor, choose_device
+from models.predictor import bare_predictor, choose_device, is_verifier
 from models.training.fit import Outcome, Run, fit
 from models.training.scenes import EVALUATION_SEEDS, Bank, make_bank
 from models.training.streaknet import StreakValidation, streak_batch_loss, streak_batches
@@ -73,7 +73,8 @@ def train_streaknet(training: Training) -> Outcome:
     device = choose_device(training.device)
     network = StreakNet().to(device)
     if training.init_from is not None:
-        network.load_state_dict(dict(load(training.init_from).tensors))
+        tensors = load(training.init_from).tensors
+        network.load_state_dict({name: tensor for name, tensor in tensors.items() if not is_verifier(name)})
     run = Run(
         training.folder,
         training.steps,
