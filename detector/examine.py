@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 
 from detector.astrometry import on_the_sky
+from detector.cutouts import cut_out, pyramid
 from detector.defects import find_defects
+from detector.elsewhere import moved, with_others
 from detector.evidence import evidence
 from detector.fitting import fit_lines
+from detector.matched import matched_proposals
 from detector.merging import Proposals, concatenated, first_rows, merge
 from detector.psf import Psf, measure_psf
 from detector.sky import binned, measure_sky, whiten
@@ -25,13 +28,16 @@ from detector.streaks import MAX_STREAKS_PER_FRAME, Findings, StreakFlag, empty
 from detector.tiling import Tiling, pad, strips, unpadded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from detector.fitting import Fits
     from detector.frame import Frame, FrameHeader
     from detector.sky import Sky
+
+# Who proposes: StreakNet, the oriented matched filter, or both; the second stage judges either's.
+Method = Literal["network", "matched", "both"]
 
 # The frame is searched as it is and binned 2 x 2 and 4 x 4: a window of 96 px then spans 384.
 SCALES = (1, 2, 4)
@@ -42,6 +48,10 @@ FLOOR_LOGIT = -7.0
 # Candidates that are fitted where a threshold will leave far fewer.
 CANDIDATES_PER_FRAME = 2_000
 MAX_WINDOWS_PER_FRAME = 60_000
+# Cut-outs of 46 kB each in memory at a time.
+STAMPS_AT_ONCE = 1_024
+# The logarithm of odds below which a row is flagged `static`: 1 in 50.
+STANDS_BELOW = -4.0
 # An end whose continuation by this much is outside or masked may go on there.
 EDGE_PX = 10.0
 # Where neither the stars nor the profile say how wide the PSF is.
@@ -70,8 +80,11 @@ class StreakNetwork(Protocol):
         ``strip`` is ``[window + step * (rows - 1), window + step * (cols - 1)]``; masked pixels are NaN.
         """
 
-    def score(self, evidence: NDArray[np.float64], expected_per_frame: float) -> NDArray[np.float64]:
-        """Give the probability of candidates by their evidence ``[n, k]`` where so many streaks are in a frame."""
+    def judge(self, stamps: NDArray[np.float32], evidence: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Give the logit of candidates by their cut-outs (``detector.cutouts``) and their evidence ``[n, k]``."""
+
+    def probability(self, logit: NDArray[np.float64], expected_per_frame: float) -> NDArray[np.float64]:
+        """Give the probability that belongs to a logit where so many streaks are expected in a frame."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +96,7 @@ class Search:
     many, the best, are given (unless the threshold is 0). ``expected_streaks_per_frame``: None takes the survey's.
     """
 
+    method: Method = "network"
     threshold: float = 0.08
     many_streaks: int = 500
     expected_streaks_per_frame: float | None = None
@@ -95,6 +109,10 @@ class Stopwatch:
         self.seconds: dict[str, float] = {}
         self._last = time.perf_counter()
 
+    def restart(self) -> None:
+        """Credit the time since the last call to nothing."""
+        self._last = time.perf_counter()
+
     def __call__(self, stage: str) -> None:
         """Credit the time since the last call to ``stage``."""
         now = time.perf_counter()
@@ -102,11 +120,28 @@ class Stopwatch:
         self._last = now
 
 
-def examine(frame: Frame, network: StreakNetwork, search: Search) -> Findings:
-    """Give what one frame shows; streaks best first."""
-    done = Stopwatch()
-    dropped: Counter[str] = Counter()
-    flags = list(frame.header.flags)
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A frame ready to be searched: what is masked, its sky, its PSF, and its pixels in units of the sky's sigma.
+
+    ``padded`` has ``margin`` pixels of NaN all round. Another exposure of the field is given as this.
+    """
+
+    header: FrameHeader
+    mask: NDArray[np.uint8]
+    sky: Sky
+    psf: Psf
+    padded: NDArray[np.float32]
+    margin: int
+
+    def noise_at(self, ends: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The sky's sigma in electrons ``[n]`` at the mid-points of lines; the nearest known beyond the border."""
+        return noise_at(self.sky, np.nan_to_num(ends, nan=0.0, posinf=0.0, neginf=0.0), self.header.shape)
+
+
+def prepare(frame: Frame, network: StreakNetwork, done: Stopwatch | None = None) -> Prepared:
+    """Defects, sky, PSF: all that is known of a frame before anything is looked for."""
+    done = done or Stopwatch()
     tiling = Tiling(network.window, network.step)
     mask = find_defects(frame.pixels, frame.mask, saturation_e=frame.header.saturation_e)
     done("defects")
@@ -114,30 +149,68 @@ def examine(frame: Frame, network: StreakNetwork, search: Search) -> Findings:
     padded = whiten(frame.pixels, mask, sky, window=tiling.window, step=tiling.step)
     done("sky")
     psf = measure_psf(frame.pixels, mask, sky, fallback_fwhm_px=profile_fwhm_px(frame.header))
+    done("psf")
+    return Prepared(frame.header, mask, sky, psf, padded, tiling.margin)
+
+
+def examine(frame: Frame, network: StreakNetwork, search: Search) -> Findings:
+    """Give what one frame shows; streaks best first."""
+    done = Stopwatch()
+    return search_frame(prepare(frame, network, done), network, search, done=done)
+
+
+def examine_together(frames: Sequence[Frame], network: StreakNetwork, search: Search) -> Iterator[Findings]:
+    """Give what each of several exposures of one field shows, in order; each tells the others what stands still."""
+    watches = [Stopwatch() for _ in frames]
+    ready = []
+    for frame, done in zip(frames, watches, strict=True):
+        done.restart()
+        ready.append(prepare(frame, network, done))
+    for one, done in zip(ready, watches, strict=True):
+        done.restart()
+        yield search_frame(one, network, search, others=[other for other in ready if other is not one], done=done)
+
+
+def search_frame(
+    ready: Prepared,
+    network: StreakNetwork,
+    search: Search,
+    *,
+    others: Sequence[Prepared] = (),
+    done: Stopwatch | None = None,
+) -> Findings:
+    """Give what a prepared frame shows; ``others`` are exposures of the same field that tell what stands still."""
+    done = done or Stopwatch()
+    dropped: Counter[str] = Counter()
+    flags = list(ready.header.flags)
+    header, psf = ready.header, ready.psf
     if psf.n_stars == 0:
         flags.append("psf-from-profile")
-    done("psf")
     most = MAX_STREAKS_PER_FRAME if search.threshold <= 0 else min(CANDIDATES_PER_FRAME, MAX_STREAKS_PER_FRAME)
-    found = candidates(padded, frame.header.shape, network, sky, psf, most, done)
+    found = candidates(ready.padded, header.shape, network, ready.sky, psf, most, method=search.method, done=done)
     dropped.update(found.dropped)
-    expected = search.expected_streaks_per_frame or frame.header.survey.expected_streaks_per_frame
-    psf = found.psf
-    score = network.score(evidence(found.proposals, found.fits, psf), expected)
-    rows, reasons = chosen(score, first_rows(found.fits.ends, score), search)
+    expected = search.expected_streaks_per_frame or header.survey.expected_streaks_per_frame
+    score = network.probability(judged(found, ready.padded, header.shape, network), expected)
     done("score")
+    moves = moved(found, header, others)
+    if others:
+        score = with_others(score, moves)
+        done("other exposures")
+    rows, reasons = chosen(score, first_rows(found.fits.ends, score), search)
     dropped.update(reasons)
     if reasons["many-streaks"]:
         flags.append("many-streaks")
     found = found.take(rows)
-    streaks = tabulated(found, score[rows], frame.header, mask, psf)
-    streaks = on_the_sky(streaks, found.fits.covariance[:, :4, :4], frame.header)
+    streaks = tabulated(found, score[rows], header, ready.mask, found.psf)
+    streaks["flags"][moves[rows] < STANDS_BELOW] |= np.uint32(StreakFlag.STATIC)
+    streaks = on_the_sky(streaks, found.fits.covariance[:, :4, :4], header)
     done("astrometry")
     return Findings(
-        header=frame.header,
+        header=header,
         streaks=streaks,
-        background_e=float(np.median(sky.background)),
-        noise_e=float(np.median(sky.noise)),
-        psf_fwhm_px=psf.fwhm_px,
+        background_e=float(np.median(ready.sky.background)),
+        noise_e=float(np.median(ready.sky.noise)),
+        psf_fwhm_px=found.psf.fwhm_px,
         dropped={reason: count for reason, count in dropped.items() if count},
         seconds=done.seconds,
         flags=tuple(flags),
@@ -222,14 +295,27 @@ def candidates(
     sky: Sky,
     psf: Psf,
     most: int,
+    *,
+    method: Method = "network",
     done: Stopwatch | None = None,
 ) -> Candidates:
-    """What the network proposes in a whitened frame of ``shape`` (padded), merged and fitted: the ``most`` best."""
+    """What is proposed in a whitened frame of ``shape`` (padded), merged and fitted: the ``most`` best."""
     done = done or Stopwatch()
-    proposals = propose(padded, shape, network, psf.fwhm_px)
-    done("network")
-    merged = merge(proposals, fwhm_px=psf.fwhm_px)
-    kept = merged.take(np.arange(min(len(merged), most)))
+    tables, seen = [], 0
+    if method != "matched":
+        proposals = propose(padded, shape, network, psf.fwhm_px)
+        done("network")
+        merged = merge(proposals, fwhm_px=psf.fwhm_px)
+        tables.append(best(merged, most if method == "network" else most - most // 2))
+        seen += len(proposals)
+        done("merging")
+    if method != "network":
+        matched = matched_proposals(padded, shape, Tiling(network.window, network.step).margin, psf, most=most)
+        tables.append(best(unknown_to_network(matched.proposals), most))
+        seen += len(matched.proposals)
+        done("matched")
+    merged = tables[0] if len(tables) == 1 else merge(concatenated(tables), fwhm_px=psf.fwhm_px)
+    kept = best(merged, most)
     done("merging")
     noise_e = noise_at(sky, kept.ends, shape)
     margin = Tiling(network.window, network.step).margin
@@ -239,8 +325,36 @@ def candidates(
         psf = rescaled(psf, fits)
         fits = fit_lines(padded, margin, kept.ends, ENDS_UNCERTAINTY_PX * kept.scale, noise_e, psf)
     done("fit")
-    dropped = Counter({"same-streak": len(proposals) - len(merged), "too-doubtful": len(merged) - len(kept)})
+    dropped = Counter({"same-streak": seen - len(merged), "too-doubtful": len(merged) - len(kept)})
     return Candidates(kept, fits, psf, noise_e, dropped)
+
+
+def best(proposals: Proposals, most: int) -> Proposals:
+    """The first ``most`` rows."""
+    return proposals.take(np.arange(min(len(proposals), most)))
+
+
+def unknown_to_network(proposals: Proposals) -> Proposals:
+    """What the matched filter found as StreakNet would have said it: below its floor, best first."""
+    behind = np.arange(len(proposals)) / max(len(proposals), 1)
+    return replace(proposals, logit=FLOOR_LOGIT - 1e-3 * behind)
+
+
+def judged(
+    found: Candidates,
+    padded: NDArray[np.float32],
+    shape: tuple[int, int],
+    network: StreakNetwork,
+) -> NDArray[np.float64]:
+    """The second stage's logit of each candidate, by its cut-out and its fit."""
+    frame = pyramid(unpadded(padded, shape, Tiling(network.window, network.step)))
+    known = evidence(found.proposals, found.fits, found.psf)
+    logit = np.zeros(len(known))
+    for first in range(0, len(known), STAMPS_AT_ONCE):
+        part = slice(first, first + STAMPS_AT_ONCE)
+        stamps = cut_out(frame, found.fits.ends[part], found.fits.flux[part], found.psf)
+        logit[part] = network.judge(stamps, known[part])
+    return logit
 
 
 def rescaled(psf: Psf, fits: Fits) -> Psf:

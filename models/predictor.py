@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from scipy import special
 
+from models.networks.asteroid import AsteroidNet
 from models.networks.streaknet import StreakNet, StreakNetShape
-from models.networks.verifier import Verifier
 from models.weights import BadWeights, load
 
 if TYPE_CHECKING:
@@ -38,16 +38,16 @@ def choose_device(name: str) -> torch.device:
 
 @dataclass(frozen=True, eq=False)
 class StreakPredictor:
-    """A trained StreakNet on a device, and its verifier: satisfies ``detector.examine.StreakNetwork``.
+    """A trained StreakNet on a device, and the AsteroidNet that verifies: satisfies ``detector.examine.StreakNetwork``.
 
-    Without a verifier the score is the network's own, uncalibrated: for training one.
+    Without the second stage the judgement is the first's own, uncalibrated: for training one.
     """
 
     network: StreakNet
     device: torch.device
     precision: torch.dtype
     weights: Weights
-    verifier: Verifier | None
+    verifier: AsteroidNet | None
 
     @property
     def window(self) -> int:
@@ -71,16 +71,27 @@ class StreakPredictor:
         result: NDArray[np.float32] = out[0].permute(1, 2, 0).cpu().numpy()
         return result
 
-    def score(self, evidence: NDArray[np.float64], expected_per_frame: float) -> NDArray[np.float64]:
-        """Give the probability of candidates by their evidence ``[n, k]``, moved to the expected density.
+    def judge(self, stamps: NDArray[np.float32], evidence: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Give the logit of candidates by their cut-outs ``[n, 5, 48, 48]`` and their evidence ``[n, k]``."""
+        if self.verifier is None:
+            return evidence[:, 0]
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32),
+        ):
+            seen = torch.from_numpy(stamps).to(self.device)
+            logit = self.verifier(seen, torch.from_numpy(evidence.astype(np.float32)).to(self.device))
+        judged: NDArray[np.float64] = logit.float().cpu().numpy().astype(np.float64)
+        return judged
+
+    def probability(self, logit: NDArray[np.float64], expected_per_frame: float) -> NDArray[np.float64]:
+        """Give the probability that belongs to a logit where so many streaks are expected in a frame.
 
         Odds of true against false go with the number of true ones: a shift of the logit (Saerens et al. 2002).
         """
-        if self.verifier is None:
-            return np.asarray(special.expit(evidence[:, 0]))
-        with torch.inference_mode():
-            logit = self.verifier(torch.from_numpy(evidence.astype(np.float32))).numpy().astype(np.float64)
-        curve = self.weights.facts["calibration"]
+        curve = self.weights.facts.get("calibration")
+        if self.verifier is None or curve is None:
+            return np.asarray(special.expit(logit))
         shift = math.log(expected_per_frame / float(curve["density"]))
         return np.asarray(special.expit(float(curve["slope"]) * logit + float(curve["intercept"]) + shift))
 
@@ -101,9 +112,9 @@ def load_streak_network(name: str = "streaknet", device: str = "auto") -> Streak
 def streak_predictor(weights: Weights, device: str) -> StreakPredictor:
     """Give the StreakNet of these weights with its verifier."""
     bare = bare_predictor(weights, device)
-    verifier = Verifier()
+    verifier = AsteroidNet()
     verifier.load_state_dict({name[9:]: tensor for name, tensor in weights.tensors.items() if is_verifier(name)})
-    return replace(bare, verifier=verifier.eval())
+    return replace(bare, verifier=verifier.to(bare.device).eval())
 
 
 def bare_predictor(weights: Weights, device: str) -> StreakPredictor:

@@ -6,11 +6,12 @@ One frame is in memory at a time. A frame that cannot be read is refused by name
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from detector.frame import BadFrame
-from stream.export import Format, Refused, common_root, file_stem, frame_list, streak_output
+from stream.export import Format, Refused, file_stem, frame_list, streak_output
 from stream.picture import draw_picture
 
 if TYPE_CHECKING:
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
 
     Read = Callable[[Path], Iterable[Frame | BadFrame]]
     Examine = Callable[[Frame], Findings]
+    ExamineTogether = Callable[[Sequence[Frame]], Iterator[Findings]]
 
+Shown = TypeVar("Shown")
+EXPOSURES_TOGETHER = 8
 FITS_SUFFIXES = (".fits", ".fit", ".fts", ".fz", ".fits.gz", ".fit.gz", ".fts.gz")
 
 
@@ -51,7 +55,11 @@ def fits_files(paths: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def examine_files(files: Sequence[Path], read: Read, examine: Examine) -> Iterator[tuple[Frame, Findings] | Refused]:
+def examine_files(
+    files: Sequence[Path],
+    read: Read,
+    examine: Callable[[Frame], Shown],
+) -> Iterator[tuple[Frame, Shown] | Refused]:
     """What each science HDU of each file showed, in order, or why it was refused."""
     for file in files:
         try:
@@ -63,7 +71,29 @@ def examine_files(files: Sequence[Path], read: Read, examine: Examine) -> Iterat
             yield Refused(str(file), None, "unreadable", f"{file}: {error.strerror}")
 
 
-def _outcome(file: Path, frame: Frame | BadFrame, examine: Examine) -> tuple[Frame, Findings] | Refused:
+def examine_exposures(
+    files: Sequence[Path],
+    read: Read,
+    examine: ExamineTogether,
+) -> Iterator[tuple[Frame, Findings] | Refused]:
+    """What each science HDU of exposures of one field showed: the first HDUs of all files, then the second ones.
+
+    At most ``EXPOSURES_TOGETHER`` files at a time; as many frames are in memory.
+    """
+    for first in range(0, len(files), EXPOSURES_TOGETHER):
+        readings = [_frames_of(file, read) for file in files[first : first + EXPOSURES_TOGETHER]]
+        for layer in itertools.zip_longest(*readings):
+            yield from (each for each in layer if isinstance(each, Refused))
+            frames = [each for each in layer if each is not None and not isinstance(each, Refused)]
+            yield from zip(frames, examine(frames), strict=True)
+
+
+def _frames_of(file: Path, read: Read) -> Iterator[Frame | Refused]:
+    for outcome in examine_files([file], read, lambda frame: frame):
+        yield outcome if isinstance(outcome, Refused) else outcome[0]
+
+
+def _outcome(file: Path, frame: Frame | BadFrame, examine: Callable[[Frame], Shown]) -> tuple[Frame, Shown] | Refused:
     if isinstance(frame, BadFrame):
         return Refused(str(file), frame.extension, frame.reason, frame.detail)
     try:
@@ -73,24 +103,22 @@ def _outcome(file: Path, frame: Frame | BadFrame, examine: Examine) -> tuple[Fra
 
 
 def run_batch(
-    files: Sequence[Path],
+    outcomes: Iterable[tuple[Frame, Findings] | Refused],
     output: Output,
     *,
-    read: Read,
-    examine: Examine,
+    root: Path,
     announce: Callable[[Findings | Refused], None],
 ) -> list[Refused]:
-    """Examine all files, write all that ``output`` asks for, and give the frames that were refused.
+    """Write all that ``output`` asks for of each frame, and give the frames that were refused.
 
     ``announce`` is told of each frame when it is written.
     """
-    root = common_root([str(file) for file in files])
     refused: list[Refused] = []
     with (
         streak_output(output.folder, output.kind, root) as add_streaks,
         frame_list(output.folder / "frames.csv") as add_frame,
     ):
-        for outcome in examine_files(files, read, examine):
+        for outcome in outcomes:
             if isinstance(outcome, Refused):
                 refused.append(outcome)
                 add_frame(outcome)

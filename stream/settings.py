@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     group_id: str = Field("needlestream", min_length=1, description="Consumer group of the workers.")
     survey: str = Field("auto", description="auto (by TELESCOP and INSTRUME), or the name of a survey profile.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
+    method: Literal["network", "matched", "both"] = Field(
+        "network", description="Who proposes: the network, the oriented matched filter, or both."
+    )
     threshold: float = Field(0.08, ge=0, le=1, description="Lowest score that is published; 0 gives every proposal.")
     expected_streaks_per_frame: float | None = Field(
         None, gt=0, description="What scores are calibrated for; empty: the survey's own number."

@@ -10,11 +10,11 @@ import torch
 from rich.progress import track
 
 from models.networks.streaknet import StreakNet
-from models.predictor import bare_predictor, choose_device, is_verifier
+from models.predictor import choose_device, is_verifier
+from models.training.asteroid import Verifying, train_and_calibrate
 from models.training.fit import Outcome, Run, fit
 from models.training.scenes import EVALUATION_SEEDS, Bank, make_bank
 from models.training.streaknet import StreakValidation, streak_batch_loss, streak_batches
-from models.training.verifier import train_and_calibrate
 from models.weights import load, save
 
 if TYPE_CHECKING:
@@ -40,7 +40,8 @@ class Training:
     """What a recipe needs to know.
 
     ``survey`` is a key of ``KINDS``; ``folder`` holds the bank and the run;
-    ``verifying`` exposures train the verifier and calibrate; ``init_from`` names weights to begin with.
+    ``verifying`` exposures a round, ``rounds`` and ``verifying_steps`` train the second stage; ``init_from`` names
+    weights to begin with.
     """
 
     folder: Path
@@ -50,7 +51,9 @@ class Training:
     minutes: float = 55.0
     scenes: int = 400
     scene_px: int = 1024
-    verifying: int = 80
+    verifying: int = 160
+    rounds: int = 3
+    verifying_steps: int = 2_500
     workers: int = 1
     device: str = "auto"
     resume: bool = False
@@ -102,24 +105,46 @@ def train_streaknet(training: Training) -> Outcome:
     }
     batches = streak_batches(bank, training.seed, round_, training.workers)
     outcome = fit(network, batches, streak_batch_loss, StreakValidation(validation, training.seed + 1), run, facts)
-    finish_streaknet(training, validation)
+    finish_streaknet(training)
     return outcome
 
 
-def finish_streaknet(training: Training, validation: Bank) -> Path:
-    """Train the verifier of a run's best weights on new exposures of the validation skies; gives the finished file."""
-    best = training.folder / "best.safetensors"
-    scenes = (validation.scene(number % validation.count) for number in range(training.verifying))
-    chosen = load(str(best))
-    watched = track(scenes, "verifying", total=training.verifying)
-    verifier, calibration = train_and_calibrate(bare_predictor(chosen, training.device), watched, training.seed + 1)
-    tensors = {**chosen.tensors, **{f"verifier.{name}": tensor for name, tensor in verifier.state_dict().items()}}
+def finish_streaknet(training: Training) -> Path:
+    """Train the second stage of a run's best weights, on skies that neither saw; gives the finished file."""
+    return verified(training, training.folder / "best.safetensors")
+
+
+def verified(training: Training, proposer: Path) -> Path:
+    """Train AsteroidNet for the StreakNet in the file ``proposer`` and calibrate: ``folder/streaknet.safetensors``."""
+    chosen = load(str(proposer))
+    shape = (training.scene_px, training.scene_px)
+    bank = Bank(training.folder / "bank", training.seed + 2, 0, KINDS[training.survey], shape)
+    plan = Verifying(training.verifying, training.rounds, training.verifying_steps, os.cpu_count() or 1)
+    verifier, calibration = train_and_calibrate(str(proposer), training.device, bank, plan, training.seed + 2)
+    tensors = {name: tensor for name, tensor in chosen.tensors.items() if not is_verifier(name)}
+    tensors |= {f"verifier.{name}": tensor for name, tensor in verifier.state_dict().items()}
     finished = training.folder / "streaknet.safetensors"
-    save(finished, tensors, {**chosen.facts, "calibration": asdict(calibration)})
+    recipe = {**chosen.facts["recipe"], "verifying": {**asdict(plan), "seed": training.seed + 2}}
+    save(finished, tensors, {**chosen.facts, "recipe": recipe, "calibration": asdict(calibration)})
     return finished
 
 
-RECIPES: Mapping[str, Callable[[Training], Outcome]] = {"streaknet": train_streaknet}
+def train_asteroid(training: Training) -> Outcome:
+    """Train the second stage alone, for the StreakNet of ``init_from``.
+
+    Errors: ``BadRecipe`` where ``init_from`` is not given.
+    """
+    if training.init_from is None:
+        raise BadRecipe("asteroid verifies what a StreakNet proposes: name its weights with --init-from, say streaknet")
+    training.folder.mkdir(parents=True, exist_ok=True)
+    chosen = load(training.init_from)
+    proposer = training.folder / "proposer.safetensors"
+    save(proposer, {name: t for name, t in chosen.tensors.items() if not is_verifier(name)}, chosen.facts)
+    verified(training, proposer)
+    return Outcome(training.rounds * training.verifying_steps, 0.0, "steps")
+
+
+RECIPES: Mapping[str, Callable[[Training], Outcome]] = {"streaknet": train_streaknet, "asteroid": train_asteroid}
 
 
 def train(name: str, training: Training) -> Outcome:

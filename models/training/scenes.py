@@ -39,6 +39,8 @@ SCENE_SHAPE = (1024, 1024)
 SCENES_PER_SEED = 10_000
 # The frame is searched binned 1, 2 and 4; the share of exposures whose streaks have lengths made for each.
 SCALE_SHARES = {1: 0.65, 2: 0.22, 4: 0.13}
+# Streaks per Mpx of an exposure that StreakNet learns from.
+DENSITY = (50.0, 250.0)
 # A streak shorter than this many PSF widths has no direction: neither streak nor impostor.
 SHORTEST_IN_FWHM = 1.2
 SHORTEST_PX = 3.0
@@ -120,16 +122,22 @@ def trail_power(length_px: NDArray[np.float64], kernel: Kernel) -> NDArray[np.fl
     return np.asarray(along / (2.0 * math.sqrt(math.pi) * sigma))
 
 
-def draw_trails(rng: np.random.Generator, scene: Scene, scale: int) -> NDArray[np.float64]:
+def draw_trails(
+    rng: np.random.Generator,
+    scene: Scene,
+    scale: int,
+    density: tuple[float, float] = DENSITY,
+) -> NDArray[np.float64]:
     """Trails for one exposure ``[n, 7]``: x0, y0, x1, y1 (px), flux (e-), SNR, and 1 where it counts as a streak.
 
     Far more than in any sky, or the network would see mostly nothing (the calibration takes that back); one exposure in
-    seven has none. ``scale`` is that at which the longest of the ordinary ones fit a window.
+    seven has none. ``scale`` is that at which the longest of the ordinary ones fit a window, ``density`` the range of
+    streaks per Mpx.
     """
     height, width = scene.electrons.shape
     megapixels = height * width / 1e6 / scale**2
-    density = math.exp(rng.uniform(math.log(50.0), math.log(250.0))) * (rng.uniform() > 0.15)
-    count = rng.poisson(megapixels * density)
+    drawn = math.exp(rng.uniform(math.log(density[0]), math.log(density[1]))) * (rng.uniform() > 0.15)
+    count = rng.poisson(megapixels * drawn)
     shortest = shortest_px(scene.kernel.fwhm_px, 1)
     lengths = np.exp(rng.uniform(math.log(shortest), math.log(150.0 * scale), count))
     stubs = rng.uniform(size=count) < 0.05
@@ -180,9 +188,10 @@ def draw_exposure(
     rng: np.random.Generator,
     scene: Scene,
     scale: int,
+    density: tuple[float, float] = DENSITY,
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """A new exposure of ``scene`` in electrons, and its trails as ``draw_trails`` gives them."""
-    trails = draw_trails(rng, scene, scale)
+    trails = draw_trails(rng, scene, scale, density)
     electrons = scene.electrons.copy()
     add_trails(electrons, np.ascontiguousarray(trails[:, :5]), scene.kernel)
     return expose(electrons, scene.conditions, int(rng.integers(2**31))), trails

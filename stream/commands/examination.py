@@ -18,15 +18,34 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from detector.streaks import Findings
-    from stream.batch import Examine, Output, Read
+    from stream.batch import Examine, ExamineTogether, Output, Read
+    from stream.commands.science import Science
     from stream.export import Refused
     from stream.settings import Settings
 
 
-def detect_files(files: Sequence[Path], output: Output, *, read: Read, examine: Examine) -> list[Refused]:
-    """Examine files with a bar on the terminal and a line a frame on standard output; gives what was refused."""
-    from stream.batch import run_batch  # noqa: PLC0415
-    from stream.export import Refused  # noqa: PLC0415
+def detect_files(
+    files: Sequence[Path],
+    output: Output,
+    *,
+    read: Read,
+    examine: Examine | None = None,
+    examine_together: ExamineTogether | None = None,
+) -> list[Refused]:
+    """Examine files with a bar on the terminal and a line a frame on standard output; gives what was refused.
+
+    Each frame by itself, or as exposures of one field where ``examine_together`` is given.
+    """
+    from stream.batch import examine_exposures, examine_files, run_batch  # noqa: PLC0415
+    from stream.export import Refused, common_root  # noqa: PLC0415
+
+    if examine_together is not None:
+        outcomes = examine_exposures(files, read, examine_together)
+    elif examine is not None:
+        outcomes = examine_files(files, read, examine)
+    else:
+        raise TypeError("neither examine nor examine_together")
+    root = common_root([str(file) for file in files])
 
     with progress_bar() as bar:
         task = bar.add_task("detect", total=len(files))
@@ -37,7 +56,7 @@ def detect_files(files: Sequence[Path], output: Output, *, read: Read, examine: 
             bar.update(task, completed=places[name] + 1, description=Path(name).name)
             typer.echo(summary(outcome))
 
-        refused = run_batch(files, output, read=read, examine=examine, announce=announce)
+        refused = run_batch(outcomes, output, root=root, announce=announce)
     for one in refused:
         typer.echo(f"refused ({one.reason}): {one.detail}", err=True)
     return refused
@@ -60,15 +79,25 @@ def summary(outcome: Findings | Refused) -> str:
 
 def examination(settings: Settings, weights: str, extension: int | None) -> tuple[Read, Examine]:
     """What reads and what examines frames, as the settings say; leaves with a sentence when it cannot be had."""
-    from detector import fits  # noqa: PLC0415 - astropy, numba and torch: only what examines waits for them
-    from stream.commands.science import load_science  # noqa: PLC0415
+    science = load(settings, weights)
+    return reader(science, extension), science.examine
 
-    science = load_science(settings, weights)
+
+def load(settings: Settings, weights: str) -> Science:
+    """The science of these settings; leaves with a sentence when it cannot be had."""
+    from stream.commands.science import load_science  # noqa: PLC0415 - astropy, numba and torch
+
+    return load_science(settings, weights)
+
+
+def reader(science: Science, extension: int | None) -> Read:
+    """What reads the frames of a file: all, or one HDU's."""
+    from detector import fits  # noqa: PLC0415 - astropy
 
     def read(file: Path) -> fits.Reading:
         return fits.read_frames(file, name=str(file), survey=science.survey, limits=science.limits, extension=extension)
 
-    return read, science.examine
+    return read
 
 
 @contextmanager

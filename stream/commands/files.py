@@ -11,11 +11,11 @@ from typing import Annotated, Literal
 import typer
 
 from stream.commands import evaluation
-from stream.commands.examination import detect_files, examination, progress_bar, training_extra
+from stream.commands.examination import detect_files, load, progress_bar, reader, training_extra
 from stream.commands.options import with_settings
 from stream.settings import Settings  # noqa: TC001 - with_settings reads the annotations
 
-EXAMINATION = ("survey", "device", "threshold", "many_streaks", "expected_streaks_per_frame", "max_pixels")
+EXAMINATION = ("survey", "device", "method", "threshold", "many_streaks", "expected_streaks_per_frame", "max_pixels")
 
 
 def register(app: typer.Typer) -> None:
@@ -41,11 +41,16 @@ def detect_command(
     picture: Annotated[bool, typer.Option("--picture", help="Draw each frame with its streaks (PNG).")] = False,
     extension: Annotated[int | None, typer.Option(min=0, help="Only this HDU of each file (0 = primary).")] = None,
     weights: Annotated[str, typer.Option(help="The network: a shipped name or a .safetensors file.")] = "streaknet",
+    together: Annotated[
+        bool, typer.Option("--together", help="The files show one field: they tell what stands still.")
+    ] = False,
 ) -> None:
     """Find the streaks in FITS files: tables and pictures out, no broker.
 
     Writes streaks.csv (docs/streaks.md has every column), frames.csv with one line for each frame, and says for each
     frame how many streaks it has. --threshold 0 gives every proposal, best first, at most 20,000 a frame.
+
+    With --together, up to eight files at a time lie in memory, and each candidate's place is looked at in all of them.
 
     Exit status 1 when some frames were refused: the others are done, and the refused ones listed.
 
@@ -61,8 +66,14 @@ def detect_command(
     files = fits_files(frames)
     if not files:
         raise typer.BadParameter(f"no FITS file in {', '.join(map(str, frames))}", param_hint="FRAME...")
-    read, examine = examination(settings, weights, extension)
-    refused = detect_files(files, Output(out, Format(kind), picture), read=read, examine=examine)
+    science = load(settings, weights)
+    refused = detect_files(
+        files,
+        Output(out, Format(kind), picture),
+        read=reader(science, extension),
+        examine=science.examine,
+        examine_together=science.examine_together if together else None,
+    )
     typer.echo(f"written to {out}")
     if refused:
         raise typer.Exit(1)

@@ -18,7 +18,7 @@ from models import predictor
 from models.weights import BadWeights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
     from detector.frame import Frame
     from detector.streaks import Findings
@@ -34,6 +34,7 @@ class Science:
     survey: Survey | None
     limits: Limits
     examine: Callable[[Frame], Findings]
+    examine_together: Callable[[Sequence[Frame]], Iterator[Findings]]
     network: StreakPredictor
 
 
@@ -50,17 +51,16 @@ def load_science(settings: Settings, weights: str) -> Science:
     except BadWeights as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
+    search = examine.Search(
+        method=settings.method,
+        threshold=settings.threshold,
+        many_streaks=settings.many_streaks,
+        expected_streaks_per_frame=settings.expected_streaks_per_frame,
+    )
     return Science(
         survey=SURVEYS.get(settings.survey),
         limits=Limits(max_pixels=settings.max_pixels),
-        examine=functools.partial(
-            examine.examine,
-            network=network,
-            search=examine.Search(
-                threshold=settings.threshold,
-                many_streaks=settings.many_streaks,
-                expected_streaks_per_frame=settings.expected_streaks_per_frame,
-            ),
-        ),
+        examine=functools.partial(examine.examine, network=network, search=search),
+        examine_together=functools.partial(examine.examine_together, network=network, search=search),
         network=network,
     )

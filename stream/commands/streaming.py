@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 WORKER = (
     *("group_id", "survey", "device", "threshold", "delivery", "session_timeout_s", "max_poll_interval_s"),
-    *("transaction_timeout_s", "max_pixels", "many_streaks", "claim_roots", "expected_streaks_per_frame"),
+    *("transaction_timeout_s", "max_pixels", "many_streaks", "method", "claim_roots", "expected_streaks_per_frame"),
     *("metrics_port", "metrics_address", "log_format"),
 )
 

@@ -4,8 +4,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+from astropy.wcs import WCS
 
-from detector.examine import Search, examine
+from detector.cutouts import CHANNELS, SIDE
+from detector.examine import Search, examine, examine_together
 from detector.fitting import line_profile
 from detector.frame import Frame, FrameHeader
 from detector.streaks import StreakFlag
@@ -43,8 +45,12 @@ class Oracle:
             output[..., 1:] = np.moveaxis(part[1:], 0, -1)
         return output
 
-    def score(self, evidence: np.ndarray, expected_per_frame: float) -> np.ndarray:
-        return 1.0 / (1.0 + np.exp(-evidence[:, 0])) * (expected_per_frame > 0)
+    def judge(self, stamps: np.ndarray, evidence: np.ndarray) -> np.ndarray:
+        assert stamps.shape == (len(evidence), len(CHANNELS), SIDE, SIDE)
+        return evidence[:, 0]
+
+    def probability(self, logit: np.ndarray, expected_per_frame: float) -> np.ndarray:
+        return 1.0 / (1.0 + np.exp(-logit)) * (expected_per_frame > 0)
 
 
 def sky_with(streaks: np.ndarray, seed: int, electrons: float = 4000.0) -> Frame:
@@ -110,3 +116,32 @@ def test_strips_see_every_window_once() -> None:
     padded = pad(np.zeros(SHAPE, np.float32), Tiling())
     seen = sum(Tiling().grid_of_padded(view.shape)[0] for _, view in strips(padded, Tiling(), 7))
     assert seen == Tiling().grid(SHAPE)[0]
+
+
+def test_other_exposures_tell_what_stands_still_from_what_moves() -> None:
+    # The first two streaks are drawn in both exposures at one place of the sky, the third in one alone.
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix = ["RA---TAN", "DEC--TAN"], [150.0, 2.0], [200.0, 150.0]
+    wcs.wcs.cd = np.array([[-1.0, 0.0], [0.0, 1.0]]) * 0.1 / 3600.0
+    shifted = wcs.deepcopy()
+    shifted.wcs.crpix = [195.0, 157.0]
+    standing = STREAKS[:2] + np.array([-5.0, 7.0, -5.0, 7.0])
+    one, other = sky_with(STREAKS, 5, electrons=1500.0), sky_with(standing, 6, electrons=1500.0)
+    pair = [
+        Frame(replace(frame.header, wcs=sky), frame.pixels, frame.mask)
+        for frame, sky in ((one, wcs), (other, shifted))
+    ]
+    alone = examine(pair[0], Oracle(STREAKS, logit=0.0), Search())
+    findings = next(examine_together(pair, Oracle(STREAKS, logit=0.0), Search(threshold=0.001)))
+    assert len(findings.streaks) == 3
+    by_place = findings.streaks[np.argsort(findings.streaks["x0"])]
+    static = [StreakFlag.STATIC in StreakFlag(int(flags)) for flags in by_place["flags"]]
+    assert static == [True, True, False]
+    assert (by_place["score"][:2] < 0.05).all()
+    assert by_place["score"][2] > 0.7 > alone.streaks["score"].max()
+    # Without another exposure that shows the place nothing is said.
+    far = wcs.deepcopy()
+    far.wcs.crval = [10.0, 2.0]
+    elsewhere = [pair[0], Frame(replace(pair[1].header, wcs=far), pair[1].pixels, pair[1].mask)]
+    findings = next(examine_together(elsewhere, Oracle(STREAKS, logit=0.0), Search()))
+    np.testing.assert_allclose(np.sort(findings.streaks["score"]), np.sort(alone.streaks["score"]))

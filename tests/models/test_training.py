@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from detector.cutouts import CHANNELS, SIDE
 from detector.evidence import NAMES
 from detector.tiling import Tiling
 from models.predictor import load_streak_network
@@ -98,8 +99,10 @@ def test_weights_that_were_changed_or_are_something_else_are_refused(
 
 def test_the_shipped_network_gives_probabilities_that_fall_with_the_expected_density() -> None:
     network = load_streak_network("streaknet", "cpu")
-    evidence = np.random.default_rng(3).normal(size=(50, len(NAMES)))
-    many, few = network.score(evidence, 100.0), network.score(evidence, 0.1)
+    rng = np.random.default_rng(3)
+    evidence = rng.normal(size=(50, len(NAMES)))
+    logit = network.judge(rng.normal(size=(50, len(CHANNELS), SIDE, SIDE)).astype(np.float32), evidence)
+    many, few = network.probability(logit, 100.0), network.probability(logit, 0.1)
     assert np.ptp(many) > 0
     assert (few < many).all()
     odds = (many / (1 - many)) / (few / (1 - few))

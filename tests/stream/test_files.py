@@ -182,10 +182,9 @@ def test_a_defect_of_ours_stops_the_run_and_leaves_no_whole_table(tmp_path):
 
     with pytest.raises(ZeroDivisionError):
         run_batch(
-            [tmp_path / "a.fits"],
+            examine_files([tmp_path / "a.fits"], lambda _: [frame], examine),
             Output(tmp_path / "out", Format.CSV, pictures=False),
-            read=lambda _: [frame],
-            examine=examine,
+            root=tmp_path,
             announce=print,
         )
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"streaks.csv.partial", "frames.csv.partial"}

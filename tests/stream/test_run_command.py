@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 
 from detector.examine import Search, examine
 from detector.fits import read_frames
+from models.networks.asteroid import AsteroidNet
 from models.networks.streaknet import StreakNet, StreakNetShape
-from models.networks.verifier import Verifier
 from models.predictor import load_streak_network
 from models.weights import save
 from stream.cli import app
@@ -30,7 +30,7 @@ def untrained(path):
         "shape": {"window": shape.window, "step": shape.step, "channels": list(shape.channels)},
         "calibration": {"slope": 1.0, "intercept": 0.0, "density": 1.0},
     }
-    verifier = {f"verifier.{name}": tensor for name, tensor in Verifier().state_dict().items()}
+    verifier = {f"verifier.{name}": tensor for name, tensor in AsteroidNet().state_dict().items()}
     save(path, {**StreakNet(shape).state_dict(), **verifier}, facts)
     return path
 

@@ -1,0 +1,307 @@
+"""How AsteroidNet is trained on the impostors that really come, and how its answer becomes a probability.
+
+New exposures of skies that no network has seen go through the very chain of ``detector.examine`` up to the fit; what
+StreakNet proposed there is held against the truth. The false ones are its own favourites: hard negatives. In several
+rounds the network of the round before picks, from exposures that are new again, the false ones that deceive it most;
+of the others a sample stays, with more weight. Then, on exposures of their own, its logit becomes a probability by a
+logistic curve (Platt 1999), whose density of true streaks is kept: the odds of a survey that expects fewer shift by the
+ratio (Saerens et al. 2002).
+"""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from typing import TYPE_CHECKING
+
+import numba
+import numpy as np
+import torch
+from scipy import optimize, special
+from torch.nn import functional
+
+from detector.cutouts import cut_out, pyramid
+from detector.evidence import evidence
+from detector.examine import candidates
+from detector.psf import measure_psf
+from detector.sky import measure_sky, whiten
+from detector.tiling import Tiling, unpadded
+from models.evaluate.matching import NEITHER, TRUE, match_frame
+from models.networks.asteroid import AsteroidNet
+from models.predictor import bare_predictor
+from models.simulate.sky import draw_scene
+from models.training.scenes import draw_exposure, exposure_mask
+from models.weights import load
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from detector.examine import Method, StreakNetwork
+    from models.simulate.sky import Scene
+    from models.training.scenes import Bank
+
+# The unit of the density: a Euclid VIS frame.
+FRAME_PIXELS = 4132 * 4096
+# Fainter ones are not expected to be found: they count neither in the density nor as false.
+LEAST_SNR = 5.0
+# Streaks per Mpx in the exposures (17 times as many in a frame): enough to learn from, few enough to lie apart.
+DENSITY = (8.0, 80.0)
+# Candidates of one exposure of 1 Mpx that are fitted: 8,500 a frame, far below any threshold.
+CANDIDATES = 500
+# False ones of one exposure that are kept: the most deceptive, and a sample of all the others.
+HARDEST = 80
+SAMPLED = 40
+# The second stage has to know the impostors of the matched filter too.
+METHOD: Method = "both"
+BATCH = 256
+LEARNING_RATE = 2e-3
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Candidates: ``stamps`` f2 ``[n, 5, 48, 48]``, ``evidence`` ``[n, k]``, ``true`` ``[n]``, ``weight`` ``[n]``.
+
+    ``pixels`` and ``streaks`` are those of the exposures that they came from.
+    """
+
+    stamps: NDArray[np.float16]
+    evidence: NDArray[np.float32]
+    true: NDArray[np.bool_]
+    weight: NDArray[np.float32]
+    pixels: int
+    streaks: int
+
+    def take(self, rows: NDArray[np.intp], weight: NDArray[np.float32]) -> Judged:
+        """The same exposures with these rows only."""
+        return Judged(
+            self.stamps[rows], self.evidence[rows], self.true[rows], weight, pixels=self.pixels, streaks=self.streaks
+        )
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """P(true) = sigmoid(slope * logit + intercept) where ``density`` true streaks are in a frame of 17 Mpx.
+
+    ``error`` is the expected calibration error, ``false_at_half`` the false ones above a probability of one half per
+    frame of 17 Mpx at that density, ``found_at_half`` the share of the sample's true candidates above it.
+    """
+
+    slope: float
+    intercept: float
+    density: float
+    candidates: int
+    error: float
+    false_at_half: float
+    found_at_half: float
+
+
+@dataclass(frozen=True)
+class Verifying:
+    """How much: ``rounds`` of ``exposures`` each, ``steps`` of the optimiser a round, then as many to calibrate."""
+
+    exposures: int = 160
+    rounds: int = 3
+    steps: int = 2_500
+    processes: int = 2
+
+
+def judge_exposure(network: StreakNetwork, scene: Scene, rng: np.random.Generator) -> Judged:
+    """All candidates of one new exposure of ``scene`` on which the truth has a verdict."""
+    electrons, trails = draw_exposure(rng, scene, 1, density=DENSITY)
+    mask = exposure_mask(electrons, 0.97 * scene.conditions.defects.full_well_e)
+    sky = measure_sky(electrons, mask)
+    psf = measure_psf(electrons, mask, sky, fallback_fwhm_px=scene.kernel.fwhm_px)
+    tiling = Tiling(network.window, network.step)
+    padded = whiten(electrons, mask, sky, window=tiling.window, step=tiling.step)
+    shape = (electrons.shape[0], electrons.shape[1])
+    found = candidates(padded, shape, network, sky, psf, CANDIDATES, method=METHOD)
+    counts = (trails[:, 5] >= LEAST_SNR) & (trails[:, 6] > 0.5)
+    ends = found.fits.ends.reshape(-1, 2, 2)
+    verdict = match_frame(trails[:, :4].reshape(-1, 2, 2), counts, ends, found.proposals.logit).verdict
+    settled = np.flatnonzero(verdict != NEITHER)
+    fits = found.fits.take(settled)
+    stamps = cut_out(pyramid(unpadded(padded, shape, tiling)), fits.ends, fits.flux, found.psf)
+    return Judged(
+        stamps.astype(np.float16),
+        evidence(found.proposals.take(settled), fits, found.psf).astype(np.float32),
+        verdict[settled] == TRUE,
+        np.ones(len(settled), np.float32),
+        pixels=electrons.size,
+        streaks=int(counts.sum()),
+    )
+
+
+def hardest(sample: Judged, logit: NDArray[np.float64], rng: np.random.Generator) -> Judged:
+    """All true ones, the ``HARDEST`` false ones by ``logit``, and ``SAMPLED`` of the others for all of them."""
+    false = np.flatnonzero(~sample.true)
+    ranked = false[np.argsort(-logit[false], kind="stable")]
+    others = ranked[HARDEST:]
+    drawn = rng.choice(others, min(SAMPLED, len(others)), replace=False)
+    rows = np.concatenate([np.flatnonzero(sample.true), ranked[:HARDEST], drawn])
+    weight = np.ones(len(rows), np.float32)
+    weight[len(rows) - len(drawn) :] = len(others) / max(len(drawn), 1)
+    return sample.take(rows, weight)
+
+
+def together(parts: list[Judged]) -> Judged:
+    """Several exposures as one sample."""
+    return Judged(
+        np.concatenate([part.stamps for part in parts]),
+        np.concatenate([part.evidence for part in parts]),
+        np.concatenate([part.true for part in parts]),
+        np.concatenate([part.weight for part in parts]),
+        pixels=sum(part.pixels for part in parts),
+        streaks=sum(part.streaks for part in parts),
+    )
+
+
+def answers(network: AsteroidNet, sample: Judged) -> NDArray[np.float64]:
+    """The logits ``[n]`` of a sample."""
+    parts = [np.zeros(0, np.float32)]
+    with torch.inference_mode():
+        for first in range(0, len(sample.true), 1024):
+            rows = slice(first, first + 1024)
+            stamps = torch.from_numpy(sample.stamps[rows].astype(np.float32))
+            parts.append(network(stamps, torch.from_numpy(sample.evidence[rows])).numpy())
+    return np.concatenate(parts).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class _Miner:
+    """What a process that makes samples needs; ``judge`` is the state of the network of the round before."""
+
+    weights: str
+    device: str
+    bank: Bank
+    seed: int
+    judge: dict[str, NDArray[np.float32]] | None
+    everything: bool
+
+    def __call__(self, number: int) -> Judged:
+        numba.set_num_threads(1)
+        torch.set_num_threads(1)
+        rng = np.random.default_rng([self.seed, number])
+        conditions = self.bank.conditions(number)
+        scene = draw_scene(conditions, self.bank.shape, int(rng.integers(1 << 40)))
+        sample = judge_exposure(bare_predictor(load(self.weights), self.device), scene, rng)
+        if self.everything:
+            return sample
+        if self.judge is None:
+            return hardest(sample, sample.evidence[:, 0].astype(np.float64), rng)
+        return hardest(sample, answers(restored(self.judge), sample), rng)
+
+
+def state_of(network: AsteroidNet) -> dict[str, NDArray[np.float32]]:
+    """The tensors of a network as arrays: they travel to other processes."""
+    return {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
+
+
+def restored(state: dict[str, NDArray[np.float32]]) -> AsteroidNet:
+    """The network of such arrays."""
+    network = AsteroidNet()
+    network.load_state_dict({name: torch.from_numpy(values) for name, values in state.items()})
+    return network.eval()
+
+
+def mined(miner: _Miner, numbers: Iterable[int], processes: int) -> Iterator[Judged]:
+    """The samples of these exposures, as they are ready."""
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(miner, numbers)
+
+
+def turned(stamps: torch.Tensor, which: int) -> torch.Tensor:
+    """One of the eight symmetries of the square."""
+    out = torch.rot90(stamps, which % 4, (2, 3))
+    return out.flip(3) if which >= 4 else out
+
+
+def learn(network: AsteroidNet, sample: Judged, steps: int, rng: np.random.Generator) -> float:
+    """Train in place with AdamW on random parts of a sample; gives the mean loss of the last tenth."""
+    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=1e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    true, false = np.flatnonzero(sample.true), np.flatnonzero(~sample.true)
+    # Half of a batch is true; the weights give the sample its own proportions back.
+    share = len(true) / max(float(sample.weight.sum()), 1.0)
+    losses = []
+    network.train()
+    for _ in range(steps):
+        rows = np.concatenate([rng.choice(true, BATCH // 2), rng.choice(false, BATCH - BATCH // 2)])
+        weight = sample.weight[rows].astype(np.float64)
+        weight[: BATCH // 2] *= share / 0.5
+        weight[BATCH // 2 :] *= (1.0 - share) / 0.5 / (sample.weight[false].mean())
+        stamps = turned(torch.from_numpy(sample.stamps[rows].astype(np.float32)), int(rng.integers(8)))
+        with torch.autocast("cpu", torch.bfloat16):
+            logit = network(stamps, torch.from_numpy(sample.evidence[rows]))
+        truth = torch.from_numpy(sample.true[rows].astype(np.float32))
+        entropy = functional.binary_cross_entropy_with_logits(logit.float(), truth, reduction="none")
+        loss = (entropy * torch.from_numpy(weight.astype(np.float32))).mean()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(float(loss.detach()))
+    network.eval()
+    return float(np.mean(losses[-max(steps // 10, 1) :]))
+
+
+def calibrate(network: AsteroidNet, sample: Judged) -> Calibration:
+    """Fit the curve to a sample that the network was not trained on, all candidates of its exposures.
+
+    Errors: ``ValueError`` where the logits do not tell true from false.
+    """
+    logit = answers(network, sample)
+
+    def cost(parameters: NDArray[np.float64]) -> float:
+        value = parameters[0] * logit + parameters[1]
+        return float(np.logaddexp(0.0, np.where(sample.true, -value, value)).sum())
+
+    slope, intercept = optimize.minimize(cost, np.array([1.0, 0.0]), method="Nelder-Mead").x
+    if not (math.isfinite(slope) and slope > 0):
+        raise ValueError(f"the logits do not tell true from false (slope {slope:.3g}): train the network longer")
+    claimed = special.expit(slope * logit + intercept)
+    bins = np.minimum((claimed * 10).astype(int), 9)
+    error = sum(abs(claimed[bins == k].sum() - sample.true[bins == k].sum()) for k in range(10)) / len(logit)
+    frames = sample.pixels / FRAME_PIXELS
+    return Calibration(
+        float(slope),
+        float(intercept),
+        sample.streaks / frames,
+        len(logit),
+        float(error),
+        float((~sample.true & (claimed > 0.5)).sum() / frames),
+        float((claimed[sample.true] > 0.5).mean()),
+    )
+
+
+def train_and_calibrate(
+    weights: str,
+    device: str,
+    bank: Bank,
+    plan: Verifying,
+    seed: int,
+    tell: Callable[[str], None] = print,
+) -> tuple[AsteroidNet, Calibration]:
+    """Train the second stage for the StreakNet in the file ``weights``, on skies of ``bank``'s kinds, and calibrate."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng([seed, 1])
+    network = AsteroidNet()
+    samples: list[Judged] = []
+    for number in range(plan.rounds):
+        miner = _Miner(weights, device, bank, seed, state_of(network) if number else None, everything=False)
+        exposures = range(number * plan.exposures, (number + 1) * plan.exposures)
+        samples += mined(miner, exposures, plan.processes)
+        sample = together(samples)
+        if number == 0:
+            table = torch.from_numpy(sample.evidence)
+            network.mean.copy_(table.mean(dim=0))
+            network.scatter.copy_(table.std(dim=0).clamp(min=1e-3))
+        loss = learn(network, sample, plan.steps, rng)
+        tell(f"round {number + 1}: {len(sample.true)} candidates, {int(sample.true.sum())} true, loss {loss:.4f}")
+    miner = _Miner(weights, device, bank, seed, None, everything=True)
+    fresh = range(plan.rounds * plan.exposures, plan.rounds * plan.exposures + max(plan.exposures // 2, 2))
+    return network, calibrate(network, together(list(mined(miner, fresh, plan.processes))))
