@@ -44,6 +44,9 @@ def detect_command(
     together: Annotated[
         bool, typer.Option("--together", help="The files show one field: they tell what stands still.")
     ] = False,
+    proposals: Annotated[
+        bool, typer.Option("--proposals", help="Scores of the first stage alone: no second stage, not calibrated.")
+    ] = False,
 ) -> None:
     """Find the streaks in FITS files: tables and pictures out, no broker.
 
@@ -66,7 +69,7 @@ def detect_command(
     files = fits_files(frames)
     if not files:
         raise typer.BadParameter(f"no FITS file in {', '.join(map(str, frames))}", param_hint="FRAME...")
-    science = load(settings, weights)
+    science = load(settings, weights, verified=not proposals)
     refused = detect_files(
         files,
         Output(out, Format(kind), picture),

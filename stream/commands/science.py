@@ -5,6 +5,7 @@ With astropy, numba and torch behind it: imported by the commands that examine f
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -38,8 +39,10 @@ class Science:
     network: StreakPredictor
 
 
-def load_science(settings: Settings, weights: str) -> Science:
+def load_science(settings: Settings, weights: str, *, verified: bool = True) -> Science:
     """Give the science of these settings; ``weights`` is a shipped name or a file.
+
+    Not ``verified``, scores are the first stage's own.
 
     Leaves the program with a sentence that says what is missing.
     """
@@ -51,6 +54,8 @@ def load_science(settings: Settings, weights: str) -> Science:
     except BadWeights as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
+    if not verified:
+        network = dataclasses.replace(network, verifier=None)
     search = examine.Search(
         method=settings.method,
         threshold=settings.threshold,

@@ -132,7 +132,7 @@ def test_other_exposures_tell_what_stands_still_from_what_moves() -> None:
         for frame, sky in ((one, wcs), (other, shifted))
     ]
     alone = examine(pair[0], Oracle(STREAKS, logit=0.0), Search())
-    findings = next(examine_together(pair, Oracle(STREAKS, logit=0.0), Search(threshold=0.001)))
+    findings = next(examine_together(pair, Oracle(STREAKS, logit=0.0), Search(threshold=1e-9)))
     assert len(findings.streaks) == 3
     by_place = findings.streaks[np.argsort(findings.streaks["x0"])]
     static = [StreakFlag.STATIC in StreakFlag(int(flags)) for flags in by_place["flags"]]
