@@ -69,6 +69,8 @@ def cut_out(
     trail and surroundings are asinh of sigmas, 0 where masked.
     """
     out = np.zeros((len(ends), len(CHANNELS), SIDE, SIDE), np.float32)
+    # What could not be fitted shows its pixels as they are.
+    flux = np.nan_to_num(flux, nan=0.0, posinf=0.0, neginf=0.0)
     length = np.hypot(ends[:, 2] - ends[:, 0], ends[:, 3] - ends[:, 1])
     deep = np.minimum(depth(length, psf.fwhm_px), len(frame.levels) - 1)
     for level in np.unique(deep):

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-# The skies that one set of weights learns from: half of them Euclid's, a third anything at all.
+# The skies that one set of weights learns from: two thirds of them Euclid's, where most frames will come from.
 KINDS = {
-    "all": (("euclid-vis", 0.5), ("kids-omegacam", 0.1), ("subaru-hsc", 0.1), ("generic", 0.3)),
+    "all": (("euclid-vis", 0.65), ("kids-omegacam", 0.1), ("subaru-hsc", 0.1), ("generic", 0.15)),
     "euclid-vis": (("euclid-vis", 0.9), ("generic", 0.1)),
     "kids-omegacam": (("kids-omegacam", 0.9), ("generic", 0.1)),
     "subaru-hsc": (("subaru-hsc", 0.9), ("generic", 0.1)),

@@ -40,7 +40,7 @@ SCENES_PER_SEED = 10_000
 # The frame is searched binned 1, 2 and 4; the share of exposures whose streaks have lengths made for each.
 SCALE_SHARES = {1: 0.65, 2: 0.22, 4: 0.13}
 # Streaks per Mpx of an exposure that StreakNet learns from.
-DENSITY = (50.0, 250.0)
+DENSITY = (80.0, 350.0)
 # A streak shorter than this many PSF widths has no direction: neither streak nor impostor.
 SHORTEST_IN_FWHM = 1.2
 SHORTEST_PX = 3.0

@@ -35,7 +35,9 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_calibrated_weights(tmp_pat
         "scenes": 1,
         "scene_px": 384,
         "workers": 0,
-        "verifying": 4,
+        "verifying": 3,
+        "rounds": 2,
+        "verifying_steps": 20,
     }
     first = train("streaknet", Training(**small, steps=6, minutes=0.0))
     assert (first.stopped, first.step) == ("minutes", 1)
@@ -44,6 +46,14 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_calibrated_weights(tmp_pat
     network = load_streak_network(str(tmp_path / "streaknet.safetensors"), "cpu")
     assert network.weights.facts["recipe"]["seed"] == 5
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 3
+    assert network.weights.facts["recipe"]["verifying"]["rounds"] == 2
+
+    # The second stage alone, for what the first run proposed: the proposer stays as it was.
+    again = Training(**small | {"folder": tmp_path / "again"}, init_from=str(tmp_path / "streaknet.safetensors"))
+    assert train("asteroid", again).stopped == "steps"
+    other = load_streak_network(str(tmp_path / "again" / "streaknet.safetensors"), "cpu")
+    for name, tensor in network.network.state_dict().items():
+        assert torch.equal(tensor, other.network.state_dict()[name])
 
 
 def test_what_a_window_should_answer_turns_with_the_image() -> None:
