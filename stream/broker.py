@@ -8,14 +8,17 @@ the message, with the same alert ids.
 
 How it fails at night. A worker that the group gave up on (stopped too long, or busy with one frame for longer than
 ``max_poll_interval_s``) is told so when it commits: nothing of its frame is published, it leaves with an error and is
-to be started again. A broker that goes away is waited for until the client's delivery time-out (two minutes) is over;
-then the worker leaves, with nothing acknowledged.
+to be started again. One that dies in the middle of a transaction leaves it open: who takes over its partitions cannot
+be told their offsets until the broker aborts it (``transaction_timeout_s`` and up to ten seconds), and waits that long.
+A broker that goes away is waited for until the client's delivery time-out (two minutes) is over; then the worker
+leaves, with nothing acknowledged.
 """
 
 from __future__ import annotations
 
 import contextlib
 import socket
+import time
 import uuid
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -44,6 +47,11 @@ DEAD_LETTER_HEADROOM_BYTES = 1 << 20
 UNLIMITED_BYTES = 2**31 - 1
 # One fetch brings at least one message, however large (KIP-74): a small fetch bounds the memory, not the frames.
 FETCH_BYTES = 1 << 20
+
+# --- patience ---------------------------------------------------------------------------------------------------------
+
+SETTLE_S = 1.0  # one attempt to learn the committed offsets; in between a worker sees that it shall stop
+ABORT_S = 10.0  # how often a broker looks for transactions that are over time, unless told otherwise
 
 
 class BrokerError(Exception):
@@ -169,11 +177,13 @@ class Source:
         )
         self.consumer.subscribe([topic], listener=_Announcer())
         self.group: ConsumerGroupMetadata = self.consumer.group_metadata()
+        self.patience_s = settings.transaction_timeout_s + ABORT_S + settings.request_timeout_s
+        self.unsettled_since: float | None = None
 
     @property
     def joined(self) -> bool:
-        """Whether the group has taken this worker in (it may have no partition all the same)."""
-        return self.group.generation_id >= 0
+        """Whether the group has taken this worker in and told it where to begin (it may have no partition)."""
+        return self.group.generation_id >= 0 and self.unsettled_since is None
 
     def take(self, timeout_s: float) -> Message | None:
         """Give the next message, or None when none came in time."""
@@ -192,7 +202,9 @@ class Source:
 
     def lag(self) -> dict[int, int]:
         """Give for each assigned partition how many messages are still to come, as far as is known."""
-        behind = {}
+        behind: dict[int, int] = {}
+        if not self.joined:
+            return behind
         for partition in self.consumer.assignment():
             end = self.consumer.highwater(partition)
             if end is not None:
@@ -204,13 +216,36 @@ class Source:
         self.consumer.close(autocommit=False, timeout_ms=5000)
 
     def _start_from_committed(self, group: ConsumerGroupMetadata) -> None:
-        for partition in self.consumer.assignment():
-            committed = self.consumer.committed(partition, timeout_ms=30_000)
+        """Take over the generation once the committed offsets are known; until then the next ``take`` tries again.
+
+        They are not while a transaction holds them that a dead worker left open.
+        """
+        try:
+            offsets = {
+                partition: self.consumer.committed(partition, timeout_ms=int(SETTLE_S * 1000))
+                for partition in self.consumer.assignment()
+            }
+        except kafka_errors.KafkaTimeoutError:
+            self._wait_for_offsets()
+            return
+        for partition, committed in offsets.items():
             if committed is None:
                 self.consumer.seek_to_beginning(partition)
             else:
                 self.consumer.seek(partition, committed)
         self.group = group
+        self.unsettled_since = None
+
+    def _wait_for_offsets(self) -> None:
+        now = time.monotonic()
+        if self.unsettled_since is None:
+            self.unsettled_since = now
+            log.warning("committed offsets not to be had, likely held by a dead worker's transaction: waiting")
+        if now - self.unsettled_since > self.patience_s:
+            raise BrokerError(
+                f"no committed offsets from the broker for {self.patience_s:g} s: it is away, or a worker that died "
+                "with a longer transaction_timeout_s than this one's left its transaction open"
+            )
 
 
 class _Announcer(ConsumerRebalanceListener):

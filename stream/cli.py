@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from stream.commands import demo, files, streaming
+from stream.commands import demo, files, linking, streaming
 
 app = typer.Typer(
     name="needlestream",
@@ -19,4 +19,5 @@ app = typer.Typer(
 )
 streaming.register(app)
 files.register(app)
+linking.register(app)
 demo.register(app)

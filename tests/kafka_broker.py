@@ -12,7 +12,8 @@ from pathlib import Path
 
 START_S = 120
 JAVA = ("java", "-Xmx512m", "-XX:+UseSerialGC")
-# Nothing is replicated, groups do not wait for further members, sessions may be short, frames may be large.
+# Nothing is replicated, groups do not wait for further members, sessions may be short, frames may be large, and a dead
+# worker's transaction is aborted soon after its time is over.
 PROPERTIES = """\
 process.roles=broker,controller
 node.id=1
@@ -28,6 +29,7 @@ offsets.topic.num.partitions=4
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=4
+transaction.abort.timed.out.transaction.cleanup.interval.ms=1000
 share.coordinator.state.topic.replication.factor=1
 share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0

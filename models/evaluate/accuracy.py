@@ -25,11 +25,12 @@ FWHM_PER_SIGMA = 2.3548
 _DRAWS = 20
 # Half of a normal distribution lies within 0.6745 sigma of its middle: the width that outliers do not move.
 _QUARTILE = 0.6745
+_COORDINATES = ("x0", "y0", "x1", "y1")
 
 
 @dataclass(frozen=True)
 class Residuals:
-    """Of the found truths of one SNR bin, medians in pixels; ``bound`` values None where the PSF is not known.
+    """Of the found truths of one SNR bin, medians in pixels; bounds are None where the PSF is not known.
 
     ``along_px`` and ``across_px`` are those of the mid-point, with respect to the true line.
     """
@@ -40,6 +41,7 @@ class Residuals:
     end_px: float | None
     end_bound_px: float | None
     mid_px: float | None
+    mid_bound_px: float | None
     along_px: float | None
     across_px: float | None
     strict: int
@@ -47,7 +49,10 @@ class Residuals:
 
 @dataclass(frozen=True)
 class Pull:
-    """Residual over claimed sigma of one quantity: a unit normal has width 1, middle 0 and 0.3 % beyond 3."""
+    """Residual over claimed sigma of one quantity: a unit normal has width 1, middle 0 and 0.3 % beyond 3.
+
+    ``count`` is of streaks, or of coordinates (four a streak) where these are taken together.
+    """
 
     quantity: str
     count: int
@@ -73,7 +78,17 @@ def cramer_rao(
     snr: NDArray[np.float64],
     sigma_px: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Lowest possible sigma of an end ``[n]`` along and across the line, in pixels.
+    """Lowest possible sigma of an end ``[n]`` along and across the line, in pixels."""
+    along, across = bounds(length_px, snr, sigma_px)
+    return np.sqrt(along[:, 0, 0]), np.sqrt(across[:, 0, 0])
+
+
+def bounds(
+    length_px: NDArray[np.float64],
+    snr: NDArray[np.float64],
+    sigma_px: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Lowest possible covariance ``[n, 2, 2]`` of the two ends along and across the line, in square pixels.
 
     ``snr`` is the flux over its error when only the flux is unknown. The light along the line is
     F/L (Phi((u - a)/s) - Phi((u - b)/s)); its derivatives by F, a and b give the 3 x 3 information of the first, and
@@ -91,11 +106,10 @@ def cramer_rao(
     power = (light**2).sum(axis=1)[:, None, None]
     shapes = np.stack([light, by_a, by_b], axis=1)  # n 3 u
     information = np.einsum("niu,nju->nij", shapes, shapes) / power * snr[:, None, None] ** 2
-    along = np.sqrt(np.linalg.inv(information)[:, 1, 1])
+    along = np.linalg.inv(information)[:, 1:, 1:]
     leverage = np.stack([light * (b - u), light * (u - a)], axis=1) / length[:, None]  # n 2 u
     information = np.einsum("niu,nju->nij", leverage, leverage) / power * (snr / sigma_px)[:, None, None] ** 2 / 2
-    across = np.sqrt(np.linalg.inv(information)[:, 0, 0])
-    return along, across
+    return along, np.linalg.inv(information)
 
 
 def residuals(truths: NDArray[np.void], detections: NDArray[np.void], *, seed: int) -> list[Residuals]:
@@ -104,7 +118,7 @@ def residuals(truths: NDArray[np.void], detections: NDArray[np.void], *, seed: i
     Where the truth does not know its SNR, the detection's is taken.
     """
     true_ends, ends = ends_of(truths), ends_of(detections)
-    snr = np.where(np.isfinite(truths["snr_limit"]), truths["snr_limit"], detections["snr"])
+    snr = _true_snr(truths, detections)
     distance = end_distances(true_ends, ends)
     offset = ends.mean(axis=1) - true_ends.mean(axis=1)
     line = true_ends[:, 1] - true_ends[:, 0]
@@ -112,7 +126,7 @@ def residuals(truths: NDArray[np.void], detections: NDArray[np.void], *, seed: i
     along = np.abs((offset * unit).sum(axis=1))
     across = np.abs(offset[:, 0] * unit[:, 1] - offset[:, 1] * unit[:, 0])
     agrees = strict(true_ends, ends)
-    bound = _drawn_bound(truths, snr, np.random.default_rng(seed))
+    end_bound, mid_bound = _drawn_bounds(truths, snr, np.random.default_rng(seed))
     table = []
     for low, high in pairwise(SNR_EDGES):
         here = (snr >= low) & (snr < high)
@@ -122,8 +136,9 @@ def residuals(truths: NDArray[np.void], detections: NDArray[np.void], *, seed: i
                 snr_to=high,
                 count=int(here.sum()),
                 end_px=_median(distance[here]),
-                end_bound_px=_median(bound[here]),
+                end_bound_px=_median(end_bound[here]),
                 mid_px=_median(np.hypot(offset[here, 0], offset[here, 1])),
+                mid_bound_px=_median(mid_bound[here]),
                 along_px=_median(along[here]),
                 across_px=_median(across[here]),
                 strict=int(agrees[here].sum()),
@@ -132,16 +147,27 @@ def residuals(truths: NDArray[np.void], detections: NDArray[np.void], *, seed: i
     return table
 
 
-def _drawn_bound(truths: NDArray[np.void], snr: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    """Errors of ends ``[n, draws]`` as they would scatter at the bound; NaN where the PSF or the SNR is not known."""
-    drawn = np.full((len(truths), _DRAWS), np.nan)
+def _true_snr(truths: NDArray[np.void], detections: NDArray[np.void]) -> NDArray[np.float64]:
+    """The truth's own SNR, the detection's where it is not known."""
+    return np.asarray(np.where(np.isfinite(truths["snr_limit"]), truths["snr_limit"], detections["snr"]))
+
+
+def _drawn_bounds(
+    truths: NDArray[np.void], snr: NDArray[np.float64], rng: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Errors of ends and of mid-points ``[n, draws]`` as they scatter at the bound; NaN where PSF or SNR is unknown."""
+    ends, mids = np.full((len(truths), _DRAWS), np.nan), np.full((len(truths), _DRAWS), np.nan)
     known = np.isfinite(truths["fwhm_px"]) & (snr > 0)
     if known.any():
         sigma = truths["fwhm_px"][known] / FWHM_PER_SIGMA
-        along, across = cramer_rao(lengths(ends_of(truths[known])), snr[known], sigma)
+        both = bounds(lengths(ends_of(truths[known])), snr[known], sigma)
         size = (int(known.sum()), _DRAWS)
-        drawn[known] = np.hypot(along[:, None] * rng.standard_normal(size), across[:, None] * rng.standard_normal(size))
-    return drawn
+        for drawn, variances in (
+            (ends, [one[:, 0, 0] for one in both]),
+            (mids, [one.sum(axis=(1, 2)) / 4 for one in both]),
+        ):
+            drawn[known] = np.hypot(*(np.sqrt(one)[:, None] * rng.standard_normal(size) for one in variances))
+    return ends, mids
 
 
 def _median(values: NDArray[np.float64]) -> float | None:
@@ -150,16 +176,25 @@ def _median(values: NDArray[np.float64]) -> float | None:
 
 
 def pulls(truths: NDArray[np.void], detections: NDArray[np.void]) -> list[Pull]:
-    """Residual over claimed sigma of the four coordinates of the ends and of the magnitude."""
+    """Residual over claimed sigma: each coordinate of the ends, the magnitude, and the four together by true SNR."""
     true_ends, ends = ends_of(truths), ends_of(detections)
     straight = np.linalg.norm(true_ends - ends, axis=2).sum(axis=1)
     crossed = np.linalg.norm(true_ends[:, ::-1] - ends, axis=2).sum(axis=1)
     paired = np.where((straight <= crossed)[:, None, None], true_ends, true_ends[:, ::-1])
-    table = []
-    for column, (end, axis) in {"x0": (0, 0), "y0": (0, 1), "x1": (1, 0), "y1": (1, 1)}.items():
-        table.append(_pull(column, ends[:, end, axis] - paired[:, end, axis], detections[f"{column}_err"]))
+    residual = (ends - paired).reshape(-1, 4)
+    claimed = np.stack([detections[f"{name}_err"] for name in _COORDINATES], axis=-1)
+    table = [_pull(name, residual[:, k], claimed[:, k]) for k, name in enumerate(_COORDINATES)]
     table.append(_pull("mag", detections["mag"] - truths["mag"], detections["mag_err"]))
+    snr = _true_snr(truths, detections)
+    for low, high in pairwise(SNR_EDGES):
+        here = (snr >= low) & (snr < high)
+        table.append(_pull(f"ends, SNR {snr_range(low, high)}", residual[here].ravel(), claimed[here].ravel()))
     return table
+
+
+def snr_range(low: float, high: float) -> str:
+    """A bin of SNR in words."""
+    return f"{low:g}-{high:g}" if np.isfinite(high) else f"{low:g} and more"
 
 
 def _pull(quantity: str, residual: NDArray[np.float64], claimed: NDArray[np.float64]) -> Pull:

@@ -27,8 +27,10 @@ LENGTH_CLASSES = {
     "40-130": (40.0, 130.0),
 }
 # A matched filter over the noise of one Euclid CCD has 1, 10, 100 false ones above SNR 5.91, 5.52, 5.10: the Gaussian
-# tail of 5.9e8 independent trials. From the same number follows any other rate.
-TRIALS_PER_FRAME = 5.88e8
+# tail of 5.9e8 independent templates. They are places, lengths and directions, hence in proportion to the pixels: from
+# the same number follows any other rate and any other size of frame.
+CCD_PX = 4132 * 4096
+TRIALS_PER_CCD = 5.88e8
 # Found and total are counted in bins far narrower than any curve is wide; m50 is given to the step.
 _BIN_MAG = 0.05
 _STEP_MAG = 0.02
@@ -42,7 +44,8 @@ _UNLIKELY = 1e-3  # a bright one missed or a faint one found by chance must not 
 class HalfMagnitude:
     """m50 of one class of lengths at one price; ``m50`` None where the curve never crosses one half.
 
-    ``noise_limit`` is the m50 of a matched filter over the same truths if nothing but noise were in the frames.
+    ``false_per_frame`` is per the unit of the report: a frame, or the area of a Euclid CCD. ``noise_limit`` is the m50
+    of a matched filter over the same truths if nothing but noise were in the frames.
     """
 
     lengths: str
@@ -55,9 +58,9 @@ class HalfMagnitude:
     noise_limit: float | None
 
 
-def noise_limit_snr(false_per_frame: float) -> float:
-    """The SNR above which noise alone gives so many false ones per frame."""
-    return float(norm.isf(false_per_frame / TRIALS_PER_FRAME))
+def noise_limit_snr(false_ones: float, ccds: float = 1.0) -> float:
+    """The SNR above which noise alone gives so many false ones in ``ccds`` times the area of a Euclid CCD."""
+    return float(norm.isf(false_ones / (TRIALS_PER_CCD * ccds)))
 
 
 def score_at(false_scores: NDArray[np.float64], weights: NDArray[np.float64], allowed: float) -> float:
@@ -137,7 +140,8 @@ class Curve:
     """One detector over one sample: what m50 needs to know, and no more.
 
     ``mag``, ``length_px``, ``snr_limit``, ``score`` (-inf: not found), ``frame`` are of the truths that count;
-    ``false_score``, ``false_frame`` of the false detections, highest score first.
+    ``false_score``, ``false_frame`` of the false detections, highest score first. A price is paid per unit: there are
+    ``units`` in the sample (its frames, or its area in Euclid CCDs), each of ``ccds_per_unit`` of a Euclid CCD.
     """
 
     mag: NDArray[np.float64]
@@ -148,6 +152,8 @@ class Curve:
     false_score: NDArray[np.float64]
     false_frame: NDArray[np.int64]
     n_frames: int
+    units: float
+    ccds_per_unit: float = 1.0
 
     def half_magnitudes(self, *, resamples: int, seed: int) -> list[HalfMagnitude]:
         """m50 of every class of lengths at every price, with errors from ``resamples`` bootstrap samples."""
@@ -158,7 +164,7 @@ class Curve:
         fit = curve_fit(float(self.mag.min()), float(self.mag.max())) if len(self.mag) else None
         table = []
         for false_per_frame in FALSE_PER_FRAME:
-            allowed = false_per_frame * self.n_frames
+            allowed = false_per_frame * self.units
             scores = np.array([score_at(self.false_score, draw[self.false_frame], allowed) for draw in draws])
             table += [self._half(name, false_per_frame, draws, scores, fit) for name in LENGTH_CLASSES]
         return table
@@ -179,7 +185,8 @@ class Curve:
         if fit is not None:
             m50 = fit.fit(mag, found, draws[:, self.frame[members]])
         if fit is not None and np.isfinite(snr).all():
-            limit = fit.fit(mag, snr[None] >= noise_limit_snr(false_per_frame), np.ones((1, len(mag))))
+            visible = snr[None] >= noise_limit_snr(false_per_frame, self.ccds_per_unit)
+            limit = fit.fit(mag, visible, np.ones((1, len(mag))))
         crossings = m50[1:][np.isfinite(m50[1:])]
         return HalfMagnitude(
             lengths=name,

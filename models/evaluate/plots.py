@@ -30,8 +30,8 @@ def draw(folder: Path, curves: Mapping[str, Curve], report: StreakReport) -> Non
     import matplotlib.pyplot as plt  # noqa: PLC0415
 
     pictures: dict[str, Callable[[Axes], None]] = {
-        "completeness": lambda axes: _completeness(axes, curves),
-        "m50": lambda axes: _price(axes, report.half_magnitudes),
+        "completeness": lambda axes: _completeness(axes, curves, report.unit),
+        "m50": lambda axes: _price(axes, report.half_magnitudes, report.unit),
         "residuals": lambda axes: _residuals(axes, report.residuals),
         "reliability": lambda axes: _reliability(axes, report.reliability),
     }
@@ -42,20 +42,20 @@ def draw(folder: Path, curves: Mapping[str, Curve], report: StreakReport) -> Non
         plt.close(figure)
 
 
-def _completeness(axes: Axes, curves: Mapping[str, Curve]) -> None:
+def _completeness(axes: Axes, curves: Mapping[str, Curve], unit: str) -> None:
     """Found against magnitude at one price, all lengths together."""
     for name, curve in curves.items():
-        above = score_at(curve.false_score, np.ones(len(curve.false_score)), _PRICE * curve.n_frames)
+        above = score_at(curve.false_score, np.ones(len(curve.false_score)), _PRICE * curve.units)
         edges = np.arange(np.floor(curve.mag.min(initial=20)), curve.mag.max(initial=20) + _BIN_MAG, _BIN_MAG)
         total = np.histogram(curve.mag, edges)[0]
         found = np.histogram(curve.mag[curve.score > above], edges)[0]
         axes.plot((edges[1:] + edges[:-1]) / 2, found / np.where(total, total, np.nan), marker="o", label=name)
     axes.axhline(0.5, color="grey", linewidth=0.8)
-    axes.set(xlabel="magnitude", ylabel=f"completeness at {_PRICE:g} false per frame", ylim=(0, 1.02))
+    axes.set(xlabel="magnitude", ylabel=f"completeness at {_PRICE:g} false per {unit}", ylim=(0, 1.02))
     axes.legend()
 
 
-def _price(axes: Axes, halves: Sequence[HalfMagnitude]) -> None:
+def _price(axes: Axes, halves: Sequence[HalfMagnitude], unit: str) -> None:
     """m50 against false ones per frame by class of lengths, and what noise alone would allow."""
     for index, name in enumerate(LENGTH_CLASSES):
         rows = [half for half in halves if half.lengths == name]
@@ -66,7 +66,7 @@ def _price(axes: Axes, halves: Sequence[HalfMagnitude]) -> None:
         label = "5 px and longer" if name == "all" else f"{name} px"
         axes.errorbar(price, m50, error, marker="o", color=f"C{index}", label=label)
         axes.plot(price, limit, linestyle=":", color=f"C{index}")
-    axes.set(xscale="log", xlabel="false per frame", ylabel="m50 (dotted: noise alone)")
+    axes.set(xscale="log", xlabel=f"false per {unit}", ylabel="m50 (dotted: noise alone)")
     axes.legend()
 
 
@@ -81,6 +81,7 @@ def _residuals(axes: Axes, table: Sequence[Residuals]) -> None:
         "end": [row.end_px for row in rows],
         "end, Cramer-Rao": [row.end_bound_px for row in rows],
         "mid-point": [row.mid_px for row in rows],
+        "mid-point, Cramer-Rao": [row.mid_bound_px for row in rows],
     }.items():
         axes.plot(low, [np.nan if value is None else value for value in values], marker="o", label=name)
     axes.set(xscale="log", yscale="log", xlabel="SNR (lower edge of the bin)", ylabel="median residual, px")

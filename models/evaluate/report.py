@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from models.evaluate.completeness import FALSE_PER_FRAME, LENGTH_CLASSES
+from models.evaluate.accuracy import snr_range
+from models.evaluate.completeness import CCD_PX, FALSE_PER_FRAME, LENGTH_CLASSES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -50,7 +51,10 @@ def as_markdown(title: str, reports: Mapping[str, StreakReport]) -> str:
     ``reports`` are the detectors by name, run on the same frames.
     """
     first = next(iter(reports.values()))
-    parts = [f"# {title}", _sample(first), "## m50 (magnitude at which half are found)", _halves(reports)]
+    parts = [f"# {title}", _sample(first), "## Side by side, 5 px and longer", _side_by_side(reports)]
+    parts += ["## m50 (magnitude at which half are found)", _halves(reports)]
+    if first.seconds:
+        parts += ["## Seconds a frame, by stage", _seconds(first)]
     parts += ["## At the threshold", _threshold(first)]
     for name, table in first.by_length.items():
         parts += [f"## Found of all, by length and magnitude, {name}", _grid("length px", table)]
@@ -74,9 +78,10 @@ def figure(value: float | None, digits: int = 2) -> str:
 
 
 def _sample(report: StreakReport) -> str:
+    size = "" if report.pixels is None else f" of {report.pixels / 1e6:.2f} Mpx"
     lines = (
-        f"{report.n_frames} frames, {report.truths} truths ({report.truths_that_count} of 5 px and longer with both "
-        f"ends 10 px inside), {report.detections} detections ({report.duplicates} duplicates)."
+        f"{report.n_frames} frames{size}, {report.truths} truths ({report.truths_that_count} of 5 px and longer with "
+        f"both ends 10 px inside), {report.detections} detections ({report.duplicates} duplicates)."
     )
     if report.left_out:
         lines += f" {report.left_out} truths and detections are of frames that were not examined, and left out."
@@ -85,14 +90,41 @@ def _sample(report: StreakReport) -> str:
     return lines
 
 
-def _halves(reports: Mapping[str, StreakReport]) -> str:
-    head = ["detector", "length px", *(f"{rate:g} false per frame" for rate in FALSE_PER_FRAME)]
+def _unit(report: StreakReport) -> str:
+    return "frame" if report.unit == "frame" else "CCD of 17 Mpx"
+
+
+def _side_by_side(reports: Mapping[str, StreakReport]) -> str:
+    """One row a detector: m50 at each price, and the errors of what is found at the second."""
+    first = next(iter(reports.values()))
+    unit = _unit(first)
+    head = ["detector", *(f"m50 at {rate:g} false per {unit}" for rate in FALSE_PER_FRAME)]
+    head += [f"found at {first.at_price.false_per_frame:g}", "end px, median", "mid-point px", "strict share"]
     rows = []
     for detector, report in reports.items():
-        by_key = {(half.lengths, half.false_per_frame): half for half in report.half_magnitudes}
+        halves = [_half(half) for half in report.half_magnitudes if half.lengths == "all"]
+        at = report.at_price
+        rows.append([detector, *halves, str(at.found), figure(at.end_px), figure(at.mid_px)])
+        rows[-1].append(figure(at.strict_fraction))
+    limits = [figure(half.noise_limit) for half in first.half_magnitudes if half.lengths == "all"]
+    return table(head, [*rows, ["noise alone (analytic, the same truths)", *limits, "", "", "", ""]])
+
+
+def _seconds(report: StreakReport) -> str:
+    rows = [[stage, figure(seconds, 3)] for stage, seconds in report.seconds.items()]
+    return table(["stage", "s"], [*rows, ["all", figure(sum(report.seconds.values()), 3)]])
+
+
+def _halves(reports: Mapping[str, StreakReport]) -> str:
+    unit = _unit(next(iter(reports.values())))
+    head = ["detector", "length px", *(f"{rate:g} false per {unit}" for rate in FALSE_PER_FRAME)]
+    rows = []
+    for detector, report in reports.items():
         for name in LENGTH_CLASSES:
-            halves = [by_key[name, rate] for rate in FALSE_PER_FRAME]
+            halves = [half for half in report.half_magnitudes if half.lengths == name]
             rows.append([detector, _length_name(name), *(_half(half) for half in halves)])
+        halves = [half for half in report.strict_half_magnitudes if half.lengths == "all"]
+        rows.append([detector, f"{_length_name('all')}, strict", *(_half(half) for half in halves)])
     first = next(iter(reports.values())).half_magnitudes
     limits = {name: [figure(half.noise_limit) for half in first if half.lengths == name] for name in LENGTH_CLASSES}
     rows += [["noise alone (analytic, the same truths)", _length_name(name), *limits[name]] for name in LENGTH_CLASSES]
@@ -115,6 +147,7 @@ def _threshold(report: StreakReport) -> str:
         ["found / truths that count", f"{at.found} / {at.truths}"],
         ["truths per frame (density of this sample)", figure(at.density, 1)],
         ["false per frame", figure(at.false_per_frame)],
+        ["false per CCD of 17 Mpx", figure(at.false_per_frame * CCD_PX / report.pixels if report.pixels else None)],
         [f"purity at {at.density:.1f} per frame", figure(at.purity, 3)],
         [f"purity at {at.expected_streaks_per_frame:g} per frame", figure(at.purity_expected, 3)],
         ["empty frames", str(at.empty_frames)],
@@ -135,17 +168,19 @@ def _grid(name: str, grid: Grid) -> str:
 
 
 def _residuals(report: StreakReport) -> str:
-    head = ["SNR", "streaks", "end px", "bound px", "mid-point px", "along px", "across px", "strict"]
+    head = ["SNR", "streaks", "end px", "bound px", "end / bound", "mid-point px", "bound px", "along px", "across px"]
     rows = [
         [
-            f"{row.snr_from:g}-{row.snr_to:g}" if math.isfinite(row.snr_to) else f"{row.snr_from:g} and more",
+            snr_range(row.snr_from, row.snr_to),
             str(row.count),
-            *(figure(value, 3) for value in (row.end_px, row.end_bound_px, row.mid_px, row.along_px, row.across_px)),
+            *(figure(value, 3) for value in (row.end_px, row.end_bound_px)),
+            figure(row.end_px / row.end_bound_px) if row.end_px is not None and row.end_bound_px else "-",
+            *(figure(value, 3) for value in (row.mid_px, row.mid_bound_px, row.along_px, row.across_px)),
             figure(row.strict / row.count, 3) if row.count else "-",
         ]
         for row in report.residuals
     ]
-    return table(head, rows)
+    return table([*head, "strict"], rows)
 
 
 def _pulls(report: StreakReport) -> str:
@@ -153,7 +188,7 @@ def _pulls(report: StreakReport) -> str:
         [pull.quantity, str(pull.count), figure(pull.middle), figure(pull.width), figure(pull.beyond_3, 3)]
         for pull in report.pulls
     ]
-    return table(["", "streaks", "middle", "width", "beyond 3"], rows)
+    return table(["", "number", "middle", "width", "beyond 3"], rows)
 
 
 def _reliability(report: StreakReport) -> str:

@@ -52,12 +52,14 @@ class Sample:
     """Truths (``TRUTH``) and detections (``DETECTION``) of ``n_frames`` frames; their indices are 0 .. n_frames - 1.
 
     ``left_out`` counts truths and detections of frames that the list of frames does not name or that were refused.
+    ``pixels`` is how many a frame has on average, NaN where no list of frames says it.
     """
 
     truths: NDArray[np.void]
     detections: NDArray[np.void]
     n_frames: int
     left_out: int
+    pixels: float = np.nan
 
     def match(self) -> Matches:
         """Match frame by frame; indices in the result are rows of the sample's tables."""
@@ -112,6 +114,7 @@ def build_sample(truth: Columns, detections: Columns, *, frames: Columns | None,
         _detections(detections, of_detection),
         n_frames if n_frames is not None else len(listed),
         left_out,
+        float(shape_of.prod(axis=1).mean()) if listed else np.nan,
     )
 
 

@@ -6,14 +6,14 @@ many there were, and m50 carries its error.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from models.evaluate.accuracy import Pull, Reliability, Residuals, pulls, reliability, residuals
-from models.evaluate.completeness import LENGTH_CLASSES, Curve, Grid, HalfMagnitude, grid
-from models.evaluate.matching import FALSE, TRUE, Matches
+from models.evaluate.completeness import CCD_PX, LENGTH_CLASSES, Curve, Grid, HalfMagnitude, grid, score_at
+from models.evaluate.matching import FALSE, TRUE, Matches, end_distances, ends_of, strict
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,12 +30,16 @@ AT_FALSE_PER_FRAME = 10.0  # the second price, beside the threshold, for which c
 
 @dataclass(frozen=True)
 class Judging:
-    """How to judge: the published ``threshold``, the density that scores are calibrated for, and the bootstrap."""
+    """How to judge: the published ``threshold``, the density that scores are calibrated for, and the bootstrap.
+
+    Prices are in false ones per ``unit``: ``frame``, or ``ccd`` for the area of a Euclid CCD, whatever a frame's size.
+    """
 
     threshold: float
     expected_streaks_per_frame: float
     resamples: int
     seed: int
+    unit: str = "frame"
 
 
 @dataclass(frozen=True)
@@ -59,30 +63,51 @@ class AtThreshold:
     clean_fraction: float | None
 
 
+@dataclass(frozen=True)
+class AtPrice:
+    """What is found at ``false_per_frame``: medians over both ends and over mid-points, and the strict share."""
+
+    false_per_frame: float
+    found: int
+    end_px: float | None
+    mid_px: float | None
+    strict_fraction: float | None
+
+
 @dataclass(frozen=True, eq=False)
 class StreakReport:
-    """All that is said of one detector on one sample."""
+    """All that is said of one detector on one sample.
+
+    ``strict_half_magnitudes`` ask besides for both ends. ``seconds`` is the mean over frames by stage, where known.
+    ``pixels`` is the mean size of a frame, None where nobody said.
+    """
 
     n_frames: int
+    pixels: float | None
+    unit: str
     truths: int
     truths_that_count: int
     detections: int
     duplicates: int
     left_out: int
     half_magnitudes: list[HalfMagnitude]
+    strict_half_magnitudes: list[HalfMagnitude]
+    at_price: AtPrice
     at_threshold: AtThreshold
     by_length: Mapping[str, Grid]
     by_rate: Mapping[str, Grid]
     residuals: list[Residuals]
     pulls: list[Pull]
     reliability: list[Reliability]
+    seconds: Mapping[str, float] = field(default_factory=dict)
 
 
 def judge(sample: Sample, judging: Judging) -> StreakReport:
     """Give all figures of a sample."""
     matches = sample.match()
-    line = curve(sample, matches)
+    line = curve(sample, matches, judging.unit)
     halves = line.half_magnitudes(resamples=judging.resamples, seed=judging.seed)
+    both_ends = curve(sample, _strictly(sample, matches), judging.unit)
     table = at_threshold(sample, matches, judging)
     scores = {"at the threshold": np.nextafter(judging.threshold, -1), "at 10 false per frame": _score(halves)}
     measured = sample.truths["counts"] & (matches.claimed >= 0)
@@ -91,12 +116,16 @@ def judge(sample: Sample, judging: Judging) -> StreakReport:
     settled = _settled(sample, matches)
     return StreakReport(
         n_frames=sample.n_frames,
+        pixels=sample.pixels if np.isfinite(sample.pixels) else None,
+        unit=judging.unit,
         truths=len(sample.truths),
         truths_that_count=len(line.mag),
         detections=len(sample.detections),
         duplicates=len(sample.detections) - int((matches.verdict == FALSE).sum()) - int((matches.claimed >= 0).sum()),
         left_out=sample.left_out,
         half_magnitudes=halves,
+        strict_half_magnitudes=both_ends.half_magnitudes(resamples=judging.resamples, seed=judging.seed),
+        at_price=_at_price(sample, matches, line),
         at_threshold=table,
         by_length={name: _grid(sample, matches, "length_px", LENGTH_EDGES, above) for name, above in scores.items()},
         by_rate={name: _grid(sample, matches, "rate_arcsec_h", RATE_EDGES, above) for name, above in scores.items()},
@@ -111,8 +140,15 @@ def judge(sample: Sample, judging: Judging) -> StreakReport:
     )
 
 
-def curve(sample: Sample, matches: Matches) -> Curve:
-    """What m50 needs: the truths that count and are 5 px or longer with the scores that found them; the false ones."""
+def curve(sample: Sample, matches: Matches, unit: str = "frame") -> Curve:
+    """What m50 needs: the truths that count and are 5 px or longer with the scores that found them; the false ones.
+
+    Raises ``ValueError`` where the price is per CCD and nobody said how large the frames are.
+    """
+    known = bool(np.isfinite(sample.pixels))
+    ccds = sample.pixels / CCD_PX if known else 1.0
+    if unit == "ccd" and not known:
+        raise ValueError("false ones per CCD: the list of frames has to say their height and width")
     members = sample.truths["counts"] & (sample.truths["length_px"] >= SHORTEST_PX)
     truths = sample.truths[members]
     false = sample.detections[matches.verdict == FALSE]
@@ -126,6 +162,35 @@ def curve(sample: Sample, matches: Matches) -> Curve:
         false_score=false["score"],
         false_frame=false["frame"],
         n_frames=sample.n_frames,
+        units=sample.n_frames * (ccds if unit == "ccd" else 1.0),
+        ccds_per_unit=1.0 if unit == "ccd" else ccds,
+    )
+
+
+def _strictly(sample: Sample, matches: Matches) -> Matches:
+    """The same matches, of which only those with both ends right find their truth; no other verdict changes."""
+    claimed = matches.claimed.copy()
+    found = np.flatnonzero(claimed >= 0)
+    agree = strict(ends_of(sample.truths[found]), ends_of(sample.detections[claimed[found]]))
+    claimed[found[~agree]] = -1
+    return Matches(claimed, matches.verdict)
+
+
+def _at_price(sample: Sample, matches: Matches, line: Curve) -> AtPrice:
+    """Errors of what is found at the second price."""
+    above = score_at(line.false_score, np.ones(len(line.false_score)), AT_FALSE_PER_FRAME * line.units)
+    found = sample.truths["counts"] & (sample.truths["length_px"] >= SHORTEST_PX)
+    found &= _truth_scores(sample, matches) > above
+    if not found.any():
+        return AtPrice(AT_FALSE_PER_FRAME, 0, None, None, None)
+    truth, detected = ends_of(sample.truths[found]), ends_of(sample.detections[matches.claimed[found]])
+    apart = detected.mean(axis=1) - truth.mean(axis=1)
+    return AtPrice(
+        false_per_frame=AT_FALSE_PER_FRAME,
+        found=int(found.sum()),
+        end_px=float(np.median(end_distances(truth, detected))),
+        mid_px=float(np.median(np.hypot(apart[:, 0], apart[:, 1]))),
+        strict_fraction=float(strict(truth, detected).mean()),
     )
 
 

@@ -1,12 +1,13 @@
 """The training loop that every network shares: steps, validation, early stopping, checkpoints that resume.
 
 A run is a folder: ``log.csv`` (a line each validation), ``last.pt`` (to go on from; written whole or not at all) and
-``best.safetensors`` (lowest validation loss). Killed at any moment, it goes on from the last checkpoint with
+``best.safetensors`` (lowest validation loss of the running mean of the weights, Polyak & Juditsky 1992). Killed at any moment, it goes on from the last checkpoint with
 ``--resume`` and loses at most the steps since then.
 """
 
 from __future__ import annotations
 
+import copy
 import csv
 import math
 import time
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from torch import Tensor, nn
+
+
+# The mean of the weights forgets over so many steps; early on over as many as there were.
+MEAN_STEPS = 400
 
 
 @dataclass(frozen=True)
@@ -74,9 +79,11 @@ def fit(
     optimizer = torch.optim.Adam(network.parameters(), lr=run.learning_rate)
     step, best, stale, running = 0, math.inf, 0, 0.0
     checkpoint = run.folder / "last.pt"
+    mean = copy.deepcopy(network)
     if run.resume and checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True, map_location=run.device)
         network.load_state_dict(state["network"])
+        mean.load_state_dict(state["mean"])
         optimizer.load_state_dict(state["optimizer"])
         step, best, stale = state["step"], state["best"], state["stale"]
     began = time.monotonic()
@@ -98,21 +105,22 @@ def fit(
             torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
             optimizer.step()
             step += 1
+            drift(mean, network, 1.0 / min(step, MEAN_STEPS))
             running += 0.02 * (float(value.detach()) - running)
             progress.update(task, completed=step, description=f"training, loss {running:.4f}, best {best:.4f}")
             out_of_time = time.monotonic() - began > 60.0 * run.minutes
             if step % run.validate_every == 0 or step == run.steps or out_of_time:
-                figures = dict(validate(network))
+                figures = dict(validate(mean))
                 append_log(run.folder / "log.csv", {"step": step, "training_loss": running, **figures})
                 stale = 0 if figures["loss"] < best else stale + 1
                 if figures["loss"] < best:
                     best = figures["loss"]
                     save(
                         run.folder / "best.safetensors",
-                        network.state_dict(),
+                        mean.state_dict(),
                         {**facts, "step": step, "validation": figures},
                     )
-                keep_checkpoint(checkpoint, network, optimizer, step, best, stale)
+                keep_checkpoint(checkpoint, (network, mean), optimizer, step, best, stale)
                 if stale >= run.patience:
                     return Outcome(step, best, "patience")
                 if out_of_time:
@@ -120,18 +128,26 @@ def fit(
     return Outcome(step, best, "steps")
 
 
+def drift(mean: nn.Module, network: nn.Module, share: float) -> None:
+    """Move the mean of the weights by ``share`` towards those of ``network``."""
+    with torch.no_grad():
+        for kept, now in zip(mean.state_dict().values(), network.state_dict().values(), strict=True):
+            kept.lerp_(now, share)
+
+
 def keep_checkpoint(
     path: Path,
-    network: nn.Module,
+    networks: tuple[nn.Module, nn.Module],
     optimizer: torch.optim.Optimizer,
     step: int,
     best: float,
     stale: int,
 ) -> None:
-    """Write what ``resume`` needs, whole or not at all."""
+    """Write what ``resume`` needs, whole or not at all; ``networks`` are the one that learns and its mean."""
     partial = path.with_suffix(".partial")
     state = {
-        "network": network.state_dict(),
+        "network": networks[0].state_dict(),
+        "mean": networks[1].state_dict(),
         "optimizer": optimizer.state_dict(),
         "step": step,
         "best": best,

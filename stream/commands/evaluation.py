@@ -5,10 +5,11 @@ Thin: tables are read here, judged in ``models.evaluate``, and written to one fo
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import typer
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.progress import Progress, TaskID
 
+    from detector.frame import Frame
+    from detector.streaks import Findings
     from models.evaluate.sample import Sample
     from models.evaluate.streaks import Judging
     from stream.batch import Read
@@ -42,12 +45,16 @@ def _evaluate() -> None:
 
 @dataclass(frozen=True)
 class Tables:
-    """Truth, detections and frames as columns; ``frames`` None where nobody listed them, then maybe their number."""
+    """Truth, detections and frames as columns; ``frames`` None where nobody listed them, then maybe their number.
+
+    A ``peer`` is for comparison: it takes no part in the union.
+    """
 
     truth: Columns
     detections: Columns
     frames: Columns | None
     n_frames: int | None
+    peer: bool = False
 
     def sample(self) -> Sample:
         """What is judged; leaves with a sentence where the tables do not fit together."""
@@ -66,7 +73,11 @@ def streaks_command(
     settings: Settings,
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder for all that is written.")] = Path("evaluation"),
     detections: Annotated[
-        Path | None, typer.Option(exists=True, dir_okay=False, help="Anybody's table (CSV, ECSV, Parquet).")
+        list[str] | None,
+        typer.Option(
+            metavar="[NAME=]TABLE",
+            help="Anybody's table (CSV, ECSV, Parquet); several are compared, with their union.",
+        ),
     ] = None,
     truth: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Its truth.")] = None,
     frames: Annotated[
@@ -81,6 +92,12 @@ def streaks_command(
     asteroids: Annotated[float, typer.Option(min=0, help="With --survey: asteroids in a CCD.")] = 300.0,
     size: Annotated[str | None, typer.Option(metavar="HxW", help="With --survey: size of a CCD.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="With --survey: of the first field.")] = FIRST_EVALUATION_SEED,
+    inject: Annotated[
+        list[Path] | None,
+        typer.Option(exists=True, metavar="FRAME", help="Own frame or folder to put streaks into; may be repeated."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="With --inject: how often each frame gets new streaks.")] = 5,
+    streaks: Annotated[int, typer.Option(min=1, help="With --inject: streaks a round in 17 Mpx; at least 8.")] = 80,
     real: Annotated[
         Path | None, typer.Option(exists=True, file_okay=False, help="Folder of real frames with a truth.csv.")
     ] = None,
@@ -88,57 +105,101 @@ def streaks_command(
     expected: Annotated[
         float, typer.Option(min=0, help="Streaks expected in a frame: the density that scores are calibrated for.")
     ] = 10.0,
+    false_per: Annotated[
+        Literal["frame", "ccd"],
+        typer.Option(help="What false ones are counted per: a frame, or the area of a Euclid CCD (17 Mpx)."),
+    ] = "frame",
     resamples: Annotated[int, typer.Option(min=0, help="Bootstrap samples behind the errors of m50.")] = 100,
-    peers: Annotated[bool, typer.Option("--peers/--no-peers", help="Run `sep`, if installed, on the frames.")] = True,
+    peers: Annotated[
+        bool, typer.Option("--peers/--no-peers", help="Run other people's detectors, as installed, on the frames.")
+    ] = True,
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw them (matplotlib).")] = True,
 ) -> None:
     """Completeness against magnitude and length, m50 beside the noise limit, false ones, errors, what a score is worth.
 
-    docs/evaluation.md has the matching rule and the columns. Give one of: --detections with --truth; --simulated;
-    --survey; --real. Written to OUT: report.json, report.md, plots.
+    docs/evaluation.md has the matching rule and the columns. Give one of: --truth with --detections; --simulated (with
+    --detections: those are judged, else detection is run); --survey; --inject; --real. Written to OUT: report.json,
+    report.md, plots.
 
     For example:
 
         needlestream evaluate streaks --detections mine.csv --truth truth.csv --frames 8
 
+        needlestream evaluate streaks --simulated sky --detections network=a.csv --detections matched=b.csv
+
+        needlestream evaluate streaks --inject night/ --rounds 5 --out injected
+
         needlestream evaluate streaks --survey euclid-vis --fields 2 --out evaluation
     """
     from models.evaluate.streaks import Judging  # noqa: PLC0415 - scipy
 
-    ways = {"--detections": detections, "--simulated": simulated, "--survey": survey, "--real": real}
+    ways = {"--truth": truth, "--simulated": simulated, "--survey": survey, "--inject": inject, "--real": real}
     if sum(bool(way) for way in ways.values()) != 1:
         raise typer.BadParameter(f"give exactly one of {', '.join(ways)}")
-    if (truth is None) != (detections is None):
-        raise typer.BadParameter("--detections and --truth go together")
+    if (truth is not None and not detections) or (detections and truth is None and not simulated):
+        raise typer.BadParameter("--detections go with --truth or with --simulated")
     out.mkdir(parents=True, exist_ok=True)
     if real is not None:
         _judge_real(real, settings, weights, out)
         return
-    judging = Judging(settings.threshold, expected, resamples, seed)
-    if detections is not None and truth is not None:
-        tables = {OURS if _is_ours(detections) else detections.stem: _given(detections, truth, frames)}
+    judging = Judging(settings.threshold, expected, resamples, seed, false_per)
+    if inject:
+        from stream.commands.injection import inject as put_in  # noqa: PLC0415 - numba
+
+        read, examine = examination(settings.model_copy(update={"threshold": 0.0}), weights, None)
+        made = put_in(inject, out, read=read, examine=examine, rounds=rounds, per_ccd=streaks, seed=seed)
+        tables = {OURS: Tables(made.truth, made.detections, made.frames, None)}
+        title = "Streaks put into own frames"
+        judge_tables(tables, judging, out, plots=plots, seconds=made.seconds, title=title, remarks=made.remarks)
+        return
+    seconds: dict[str, float] = {}
+    if truth is not None:
+        tables = _given(_named(detections or []), truth, frames)
+    elif simulated and detections:
+        tables = _compared(_named(detections), *_truth_in(simulated))
     else:
         folders = simulated or _simulate(out, str(survey), fields, empty_fields, asteroids, size, seed)
-        tables = _detected(folders, settings, weights, out, peers=peers)
-    _judge(tables, judging, out, plots=plots)
+        tables, seconds = _detected(folders, settings, weights, out, peers=peers)
+    judge_tables(tables, judging, out, plots=plots, seconds=seconds)
 
 
-def _judge(tables: Mapping[str, Tables], judging: Judging, out: Path, *, plots: bool) -> None:
-    """Judge each table, write the reports and say the main figures."""
+def judge_tables(
+    tables: Mapping[str, Tables],
+    judging: Judging,
+    out: Path,
+    *,
+    plots: bool,
+    seconds: Mapping[str, float],
+    title: str = "Streaks against truth",
+    remarks: Sequence[str] = (),
+) -> None:
+    """Judge each table and the union of several, write the reports and say the main figures.
+
+    ``seconds`` by stage are the first table's; ``remarks`` are Markdown, put at the end of the page.
+    """
     from models.evaluate.report import as_json, as_markdown  # noqa: PLC0415
     from models.evaluate.streaks import curve, judge  # noqa: PLC0415
+    from models.evaluate.union import union  # noqa: PLC0415
 
     samples = {name: table.sample() for name, table in tables.items()}
-    reports = {name: judge(sample, judging) for name, sample in samples.items()}
+    asked = [sample for name, sample in samples.items() if not tables[name].peer]
+    if len(asked) > 1:
+        samples["union (each one's best in turn)"] = union(asked)
+    try:
+        reports = {name: judge(sample, judging) for name, sample in samples.items()}
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+    first = next(iter(reports))
+    reports[first] = dataclasses.replace(reports[first], seconds=seconds)
     (out / "report.json").write_text(as_json(reports), encoding="utf-8")
-    page = as_markdown("Streaks against truth", reports)
+    page = as_markdown(title, reports) + "".join(f"\n{remark}\n" for remark in remarks)
     (out / "report.md").write_text(page, encoding="utf-8")
     if plots:
         with training_extra():
             from models.evaluate.plots import draw  # noqa: PLC0415
 
-            curves = {name: curve(sample, sample.match()) for name, sample in samples.items()}
-            draw(out, curves, next(iter(reports.values())))
+            curves = {name: curve(sample, sample.match(), judging.unit) for name, sample in samples.items()}
+            draw(out, curves, reports[first])
     typer.echo(page)
     typer.echo(f"written to {out}")
 
@@ -157,7 +218,23 @@ def _read(path: Path) -> dict[str, NDArray[Any]]:
         raise typer.BadParameter(str(error)) from None
 
 
-def _given(detections: Path, truth: Path, frames: str | None) -> Tables:
+def _named(given: Sequence[str]) -> dict[str, Path]:
+    """Tables by name: ``NAME=TABLE``, else the file's name."""
+    tables = {}
+    for one in given:
+        name, equals, file = one.partition("=")
+        path = Path(file if equals else one)
+        if not path.is_file():
+            raise typer.BadParameter(f"{path}: no such table", param_hint="--detections")
+        if not equals:
+            name = OURS if _is_ours(path) else path.stem
+        if name in tables:
+            raise typer.BadParameter(f"two tables are called {name!r}: give NAME=TABLE", param_hint="--detections")
+        tables[name] = path
+    return tables
+
+
+def _given(detections: Mapping[str, Path], truth: Path, frames: str | None) -> dict[str, Tables]:
     """Anybody's tables; frames are counted, or listed, or listed beside the truth as ``simulate`` does."""
     number = int(frames) if frames is not None and frames.isdecimal() else None
     beside = truth.with_name("frames.csv")
@@ -166,7 +243,18 @@ def _given(detections: Path, truth: Path, frames: str | None) -> Tables:
         if frames is not None:
             raise typer.BadParameter(f"{frames!r} is neither a number nor a table that exists", param_hint="--frames")
         listed = None
-    return Tables(_read(truth), _read(detections), None if listed is None else _read(listed), number)
+    return _compared(detections, _read(truth), None if listed is None else _read(listed), number)
+
+
+def _compared(
+    detections: Mapping[str, Path], truth: Columns, frames: Columns | None, n_frames: int | None = None
+) -> dict[str, Tables]:
+    return {name: Tables(truth, _read(path), frames, n_frames) for name, path in detections.items()}
+
+
+def _truth_in(folders: Sequence[Path]) -> tuple[Columns, Columns]:
+    """Truth and list of frames of folders of ``simulate``."""
+    return tuple(_joined([_in_folder(folder, name) for folder in folders]) for name in ("truth.csv", "frames.csv"))  # type: ignore[return-value]  # two of them
 
 
 def _simulate(
@@ -216,39 +304,59 @@ def _in_folder(folder: Path, name: str) -> Columns:
 
 def _detected(
     folders: Sequence[Path], settings: Settings, weights: str, out: Path, *, peers: bool
-) -> dict[str, Tables]:
-    """Every proposal on simulated frames (into ``out/streaks.csv``), and the peers' on the same."""
-    from models.evaluate.peers import sep_installed  # noqa: PLC0415
+) -> tuple[dict[str, Tables], dict[str, float]]:
+    """Every proposal on simulated frames (into ``out/streaks.csv``), and the peers' on the same; seconds by stage."""
     from stream.batch import Output, fits_files  # noqa: PLC0415
     from stream.export import Format  # noqa: PLC0415
 
-    truth = _joined([_in_folder(folder, "truth.csv") for folder in folders])
-    frames = _joined([_in_folder(folder, "frames.csv") for folder in folders])
+    truth, frames = _truth_in(folders)
     files = fits_files(folders)
     read, examine = examination(settings.model_copy(update={"survey": "auto", "threshold": 0.0}), weights, None)
-    detect_files(files, Output(out, Format.CSV, pictures=False), read=read, examine=examine)
+    spent: list[Mapping[str, float]] = []
+
+    def timed(frame: Frame) -> Findings:
+        found = examine(frame)
+        spent.append(found.seconds)
+        return found
+
+    detect_files(files, Output(out, Format.CSV, pictures=False), read=read, examine=timed)
     tables = {OURS: Tables(truth, _read(out / "streaks.csv"), frames, None)}
-    if peers and sep_installed():
-        tables["sep (elongated sources)"] = Tables(truth, _peer(files, read), frames, None)
-    return tables
+    if peers:
+        found = _peers(files, read)
+        tables |= {name: Tables(truth, columns, frames, None, peer=True) for name, columns in found.items()}
+    stages = dict.fromkeys(stage for seconds in spent for stage in seconds)
+    return tables, {stage: sum(seconds.get(stage, 0.0) for seconds in spent) / len(spent) for stage in stages}
 
 
-def _peer(files: Sequence[Path], read: Read) -> Columns:
-    """What ``sep`` finds, as the columns of a table."""
+def _peers(files: Sequence[Path], read: Read) -> dict[str, Columns]:
+    """What each peer that is installed finds, as the columns of a table; says of the others what they need."""
     from detector.frame import Frame  # noqa: PLC0415
-    from models.evaluate.peers import sep_streaks  # noqa: PLC0415
+    from models.evaluate.peers import PEERS, installed  # noqa: PLC0415
 
-    names: list[str] = []
-    extensions: list[int] = []
-    rows: list[NDArray[np.float64]] = [np.empty((0, 5))]
-    for file in files:
-        for frame in read(file):
-            if isinstance(frame, Frame):
-                found = sep_streaks(frame)
-                names += [frame.header.name] * len(found)
-                extensions += [frame.header.extension] * len(found)
-                rows.append(found)
-    columns = dict(zip(("x0", "y0", "x1", "y1", "score"), np.concatenate(rows).T, strict=True))
+    usable = {}
+    for name, peer in PEERS.items():
+        missing = [package for package in peer.packages if not installed(package)]
+        if missing:
+            typer.echo(f"left out: {name} (pip install {' '.join(missing)})", err=True)
+        else:
+            usable[name] = peer
+    rows: dict[str, list[tuple[str, int, NDArray[np.float64]]]] = {name: [] for name in usable}
+    with progress_bar() as bar:
+        task = bar.add_task("peers", total=len(files))
+        for file in files:
+            for frame in read(file):
+                if isinstance(frame, Frame):
+                    for name, peer in usable.items():
+                        rows[name].append((frame.header.name, frame.header.extension, peer.find(frame)))
+            bar.advance(task)
+    return {name: _peer_columns(found) for name, found in rows.items()}
+
+
+def _peer_columns(found: Sequence[tuple[str, int, NDArray[np.float64]]]) -> Columns:
+    names = [name for name, _, rows in found for _ in rows]
+    extensions = [extension for _, extension, rows in found for _ in rows]
+    all_rows = np.concatenate([np.empty((0, 5)), *(rows for *_, rows in found)])
+    columns = dict(zip(("x0", "y0", "x1", "y1", "score"), all_rows.T, strict=True))
     return {"frame": np.array(names, np.str_), "extension": np.array(extensions, np.float64), **columns}
 
 

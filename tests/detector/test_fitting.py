@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from detector.fitting import fit_lines, line_profile
+from detector.fitting import fit_lines, forced_flux, line_profile
 from detector.psf import Psf
 
 PSF = Psf(sigmas=np.array([0.8, 1.8]), weights=np.array([0.8, 0.2]), fwhm_px=1.95, n_stars=50)
@@ -104,3 +104,50 @@ def test_a_proposal_on_masked_pixels_keeps_its_ends_and_is_not_good() -> None:
 def test_no_proposals_give_no_fits() -> None:
     fits = fit_lines(np.zeros((40, 40), np.float32), 0, np.zeros((0, 4)), np.zeros(0), np.zeros(0), PSF)
     assert fits.ends.shape == (0, 4)
+
+
+def test_forced_fluxes_are_unbiased_and_scatter_as_they_claim() -> None:
+    rng = np.random.default_rng(11)
+    count, noise_e = 200, 15.0
+    truth = np.array([[40.0 * k + 12.3, 11.7, 40.0 * k + 26.4, 19.8] for k in range(count)])
+    profile = model(truth[0], (32, 40))
+    frame = np.tile(100.0 * profile, (1, count))
+    frame = (frame + 0.3 + rng.normal(size=frame.shape) * np.sqrt(1.0 + frame / noise_e)).astype(np.float32)
+    flux, sigma = forced_flux(frame, 0, truth, PSF, noise_e=np.full(count, noise_e))
+    pulls = (flux - 100.0) / sigma
+    assert abs(pulls.mean()) < 3.0 / np.sqrt(count)
+    assert pulls.std() == pytest.approx(1.0, abs=0.15)
+    # Where there is nothing, there is nothing.
+    flux, sigma = forced_flux(rng.normal(size=(32, 8000)).astype(np.float32), 0, truth, PSF)
+    assert (flux / sigma).std() == pytest.approx(1.0, abs=0.15)
+    assert abs((flux / sigma).mean()) < 3.0 / np.sqrt(count)
+
+
+def test_a_forced_flux_is_not_that_of_a_cosmic_ray_across_the_line() -> None:
+    frame = np.random.default_rng(12).normal(size=(40, 60)).astype(np.float32)
+    frame[8:32, 30] += 80.0
+    flux, sigma = forced_flux(frame, 0, np.array([[18.0, 20.0, 42.0, 20.0]]), PSF)
+    assert abs(flux[0]) < 4.0 * sigma[0]
+
+
+def test_a_forced_flux_on_masked_pixels_or_outside_is_unknown() -> None:
+    frame = np.random.default_rng(13).normal(size=(60, 80)).astype(np.float32)
+    frame[20:40] = np.nan
+    lines = np.array(
+        [
+            [10.0, 30.0, 30.0, 30.0],
+            [-30.0, 5.0, -12.0, 5.0],
+            [500.0, 5.0, 520.0, 5.0],
+            [70.0, -900.0, 70.0, -880.0],
+            [np.nan, 5.0, 30.0, 5.0],
+            [10.0, 10.0, 30.0, 10.0],
+            [5.0, 10.0, 5.0, 10.0],
+        ]
+    )
+    flux, sigma = forced_flux(frame, 4, lines, PSF)
+    assert np.isnan(flux[:5]).all()
+    assert np.isinf(sigma[:5]).all()
+    assert np.isfinite(flux[5:]).all()
+    assert (sigma[5:] > 0).all()
+    assert (sigma[5:] < 20).all()
+    assert forced_flux(frame, 4, np.zeros((0, 4)), PSF)[0].shape == (0,)

@@ -59,11 +59,13 @@ def test_two_streaks_of_one_window_stay_two() -> None:
     assert len(merge(proposals_of(crossing, (400, 400), 0.5))) == 2
 
 
-def test_the_best_comes_first_with_the_logit_of_its_best_window() -> None:
+def test_the_best_comes_first_with_the_summed_odds_of_its_windows() -> None:
     seen = proposals_of([[50.0, 50.0, 90.0, 60.0], [200.0, 300.0, 360.0, 310.0]], (400, 400), 0.5)
     merged = merge(seen)
     assert merged.logit.tolist() == sorted(merged.logit, reverse=True)
-    assert merged.logit[0] == seen.logit.max()
+    short = seen.ends[:, 1] < 100.0
+    sums = [np.log(np.exp(seen.logit[rows]).sum()) for rows in (short, ~short)]
+    np.testing.assert_allclose(merged.logit, sorted(sums, reverse=True))
 
 
 def test_a_doubtful_window_does_not_make_a_certain_streak_longer() -> None:

@@ -1,6 +1,7 @@
 """The matching rule case by case, m50 of known curves, and the figures of samples whose answer is known."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from models.evaluate.plots import draw
 from models.evaluate.report import as_json, as_markdown
 from models.evaluate.sample import build_sample
 from models.evaluate.streaks import Judging, curve, judge
+from models.evaluate.union import union
 
 JUDGING = Judging(threshold=0.5, expected_streaks_per_frame=10.0, resamples=20, seed=1)
 
@@ -224,6 +226,7 @@ def known_curve(n_frames=12, m50=24.0):
         false,
         rng.integers(0, n_frames, len(false)),
         n_frames,
+        units=n_frames,
     )
 
 
@@ -372,7 +375,7 @@ def test_the_report_is_reproducible_and_written_as_json_and_markdown():
     assert json.loads(text)["ours"]["residuals"][-1]["snr_to"] is None  # infinity is not JSON
     page = as_markdown("Night", {"ours": report, "another": report})
     assert "| noise alone (analytic, the same truths) | 5 and longer |" in page
-    assert page.count("| another |") == 4
+    assert page.count("| another |") == 6  # side by side, four classes of length, and the strict one
     assert "nan" not in page
 
 
@@ -441,3 +444,64 @@ def test_the_grid_counts_each_truth_once():
     )
     assert table.total.tolist() == [[1, 0, 0], [1, 0, 1]]
     assert table.found.tolist() == [[1, 0, 0], [0, 0, 1]]
+
+
+# Units and several detectors.
+
+
+def test_a_quarter_of_a_ccd_has_a_quarter_of_the_templates():
+    assert noise_limit_snr(10, 0.25) == pytest.approx(noise_limit_snr(40))
+    assert noise_limit_snr(1, 0.25) < noise_limit_snr(1)
+
+
+def test_false_ones_per_ccd_are_counted_by_area_whatever_the_frames():
+    truth = truth_table([("a.fits", 20.0 + k / 10, (100, 60 + 30 * k, 20)) for k in range(30)])
+    found = [("a.fits", 0.9 - k / 100, (100, 60 + 30 * k, 20)) for k in range(20)]
+    false = [("a.fits", 0.805 - k / 100, (700, 60 + 30 * k, 20)) for k in range(15)]
+    frames = {name: np.array([value]) for name, value in {"frame": "a.fits", "height": 2066.0, "width": 2048.0}.items()}
+    sample = build_sample(truth, detection_table(found + false), frames=frames, n_frames=None)
+    by_frame = [half.found for half in judge(sample, JUDGING).half_magnitudes if half.lengths == "all"]
+    report = judge(sample, replace(JUDGING, unit="ccd"))
+    by_ccd = [half.found for half in report.half_magnitudes if half.lengths == "all"]
+    # One per frame: found before the second false one. Ten per CCD are two and a half here: before the third.
+    assert by_frame[:2] == [11, 20]
+    assert by_ccd[:2] == [10, 12]
+    assert "10 false per CCD of 17 Mpx" in as_markdown("Quarter", {"ours": report})
+
+
+def test_false_ones_per_ccd_need_the_size_of_the_frames():
+    sample = build_sample(truth_table(TRUTHS), detection_table([]), frames=None, n_frames=None)
+    with pytest.raises(ValueError, match="height and width"):
+        judge(sample, replace(JUDGING, unit="ccd"))
+
+
+def test_a_union_takes_each_ones_best_in_turn_and_each_place_once():
+    truth = truth_table(TRUTHS)
+    network = detection_table([("a.fits", 0.9, (100, 100, 30)), ("a.fits", 0.1, (400, 400, 9))])
+    matched = detection_table([("a.fits", 50.0, (200, 200, 20, 45)), ("a.fits", 40.0, (100, 101, 30))])
+    samples = [build_sample(truth, found, frames=None, n_frames=None) for found in (network, matched)]
+    both = union(samples)
+    assert sorted(both.detections["score"].tolist(), reverse=True) == [1.0, 1.0, 0.5]
+    assert (both.match().claimed >= 0).tolist() == [True, True, False]
+    assert set(both.detections["x0"]) == {*network["x0"], matched["x0"][0]}
+
+
+def test_strict_m50_is_no_fainter_and_its_loss_is_no_false_one():
+    truth = truth_table([("a.fits", 20.0 + k / 10, (100, 60 + 30 * k, 20)) for k in range(30)])
+    loose = detection_table([("a.fits", 0.9 - k / 100, (107 if k > 9 else 100, 60 + 30 * k, 20)) for k in range(20)])
+    report = judge(build_sample(truth, loose, frames=None, n_frames=None), JUDGING)
+    assert (report.half_magnitudes[0].found, report.strict_half_magnitudes[0].found) == (20, 10)
+    assert report.at_threshold.false_per_frame == 0
+    assert report.at_price.strict_fraction == 0.5
+
+
+def test_the_bound_of_the_midpoint_is_below_that_of_an_end_and_pulls_come_by_snr():
+    sample = big_sample()
+    matches = sample.match()
+    truths, found = sample.truths[matches.claimed >= 0], sample.detections[matches.claimed[matches.claimed >= 0]]
+    known = [row for row in residuals(truths, found, seed=1) if row.end_bound_px]
+    assert known
+    assert all(row.mid_bound_px < row.end_bound_px for row in known)
+    binned = [pull for pull in pulls(truths, found) if pull.quantity.startswith("ends, SNR")]
+    assert sum(pull.count for pull in binned) == 4 * len(truths)
+    assert all(pull.width == pytest.approx(1, abs=0.25) for pull in binned if pull.count > 400)

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from stream.broker import Feed, MessageTooLargeError
+from stream.broker import ExactlyOnce, Feed, MessageTooLargeError, Source, next_offset, publish
 from stream.messages import EXAMINED, FRAMES, REJECTED, STREAKS, Output
 from stream.metrics import Metrics
 from stream.service import Limits, run_worker
@@ -81,7 +81,7 @@ def test_what_cannot_be_a_frame_is_rejected_untouched_and_the_stream_goes_on(kaf
 
 @pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
 def test_a_worker_killed_in_mid_replay_loses_nothing(kafka_broker, delivery):
-    settings = settings_for(kafka_broker, delivery=delivery)
+    settings = settings_for(kafka_broker, delivery=delivery, transaction_timeout_s=15)
     frames = [frame_bytes(f"E{n}", hdus=[{"streaks": 2, "sleep_s": 0.03}]) for n in range(60)]
     frames[7::20] = [b"rubbish"] * 3
     send(settings, frames)
@@ -105,6 +105,23 @@ def test_a_worker_killed_in_mid_replay_loses_nothing(kafka_broker, delivery):
     if delivery == "exactly-once":
         assert len(examined) + len(rejected) == len(sent) == 60
         assert len(alerts) == 2 * 57
+
+
+def test_a_dead_workers_open_transaction_is_waited_for_until_the_broker_aborts_it(kafka_broker):
+    settings = settings_for(kafka_broker, transaction_timeout_s=8)
+    send(settings, [frame_bytes(hdus=[{"streaks": 2}])])
+    dead = Source(settings, settings.topic(FRAMES))
+    delivery = ExactlyOnce(settings, dead)
+    taken = []
+    wait_until(lambda: taken.append(dead.take(0.5)) or taken[-1] is not None)
+    delivery.producer.begin_transaction()
+    publish(delivery.producer, [Output(EXAMINED, b"k", b"never to be seen")], settings)
+    delivery.producer.send_offsets_to_transaction(next_offset(taken[-1]), dead.group)
+    dead.close()
+    status, said = finish(start_worker(settings, "--count", "1"))
+    assert status == 0, said
+    assert said.count("held by a dead worker's transaction") == 1
+    assert len(read_avro(settings, EXAMINED)) == committed(settings) == 1
 
 
 def test_a_fault_of_the_machine_stops_the_worker_with_nothing_acknowledged(kafka_settings):

@@ -93,7 +93,7 @@ def finish(worker, timeout_s=150):
     return worker.returncode, said
 
 
-def wait_until(condition, timeout_s=280):
+def wait_until(condition, timeout_s=120):
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it never came true"

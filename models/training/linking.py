@@ -1,0 +1,278 @@
+"""How the score of tracks is trained: boosted trees on sets of sightings of drawn lists, and of real ones beside them.
+
+The sets are those that ``detector.linking`` itself makes of the lists of a field, so that most false ones are the
+impostors that really come. Drawn lists (``models.simulate.streaklists``) vary everything; lists that a detector made of
+simulated frames add its own habits, as they are and with their exposures shifted against each other, which leaves
+nothing true. Fields are held back for the calibration, which is made on what is left after the best sets have taken
+their sightings: the probability is one of published tracks, for two, three, and more sightings apart.
+
+Trees can only be trusted inside what they saw; constraints of direction (more evidence never lowers the score) keep
+them sensible beyond.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from scipy import optimize
+from scipy.special import logit
+
+from detector.linking import Sets, pieces, resolved
+from detector.motion import FEATURES
+from detector.sightings import catalogue, fields
+from detector.trees import Trees
+from models.evaluate.tracks import is_true, scrambled
+from models.linker import ARRAYS, CLASSES, Linker
+from models.simulate.streaklists import draw_circumstances, draw_lists
+from models.training.scenes import EVALUATION_SEEDS
+from models.weights import save
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    Columns = dict[str, NDArray[Any]]
+
+FALSE_PER_FIELD = {2: 0.004, 3: 0.006, 4: 0.006}
+# The lowest thresholds, whatever the sample says: two sightings are never published at less than this.
+LEAST_THRESHOLD = {2: 0.95, 3: 0.5, 4: 0.3}
+ROUNDS, LEAVES, RATE = 300, 15, 0.05
+# Direction in which each feature may move the score: more of it is better (1) or worse (-1), or may be either (0).
+DIRECTIONS = {
+    **dict.fromkeys(("log_odds_sum", "log_odds_min", "log_odds_max", "log_shift"), 1),
+    **dict.fromkeys(("missed", "chi2_place", "chi2_rate", "chi2_direction", "chi2_worst", "chi2_mag"), -1),
+    **dict.fromkeys(("log_chance", "log_crowding", "standing", "sticking"), -1),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Lists:
+    """A table of streaks, which object made each row (-1: none), and shapes of its frames where known."""
+
+    table: Columns
+    owner: NDArray[np.int64]
+    shapes: dict[tuple[str, int], tuple[float, float]] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """The sets of one plane, which of them are true, and the sightings that the plane answers for."""
+
+    sets: Sets
+    owner: NDArray[np.int64]
+    core: NDArray[np.bool_]
+
+    @property
+    def true(self) -> NDArray[np.bool_]:
+        """Whether each set is one object."""
+        owner = np.append(self.owner, -1)
+        return is_true(np.where(self.sets.members >= 0, owner[self.sets.members], -2))
+
+
+def drawn(seed: int, count: int) -> Iterator[Lists]:
+    """Lists of ``count`` fields of seeds ``seed`` and up."""
+    if not 0 <= seed <= seed + count <= EVALUATION_SEEDS:
+        raise ValueError(f"seeds from {EVALUATION_SEEDS} up belong to evaluation; give a lower one than {seed}")
+    for number in range(seed, seed + count):
+        rng = np.random.default_rng([number, 41])
+        night = draw_circumstances(rng)
+        yield Lists(*draw_lists(rng, night), shapes={(f"exposure-{k}.fits", 0): night.shape for k in range(10)})
+
+
+def with_scrambled(lists: Iterable[Lists], times: int, seed: int) -> Iterator[Lists]:
+    """Lists as they are, and each ``times`` more with its exposures shifted at random: nothing in those is true."""
+    rng = np.random.default_rng([seed, 7])
+    for one in lists:
+        yield one
+        for _ in range(times):
+            yield replace(one, table=scrambled(one.table, rng, one.shapes), owner=np.full(len(one.owner), -1))
+
+
+def examples(lists: Iterable[Lists]) -> Iterator[Example]:
+    """The sets of sightings of every field of every table."""
+    for one in lists:
+        found = catalogue(one.table, one.shapes)
+        for index in fields(found):
+            for plane, core in pieces(found, index):
+                yield Example(Sets.of(plane), one.owner[found.row[plane.index]], core)
+
+
+def train_trees(parts: list[Example], seed: int, *, rounds: int = ROUNDS) -> Trees:
+    """Boosted trees (binary log loss) on all sets of the examples."""
+    import lightgbm  # noqa: PLC0415 - of the extra `train`
+
+    table = np.concatenate([part.sets.table for part in parts if len(part.sets.members)])
+    true = np.concatenate([part.true for part in parts if len(part.sets.members)])
+    if true.all() or not true.any():
+        raise ValueError(f"{len(true)} sets of sightings, {int(true.sum())} of them true: both kinds are needed")
+    parameters = {
+        "objective": "binary",
+        "num_leaves": LEAVES,
+        "learning_rate": RATE,
+        "min_data_in_leaf": 40,
+        "lambda_l2": 1.0,
+        "feature_fraction": 0.7,
+        "bagging_fraction": 0.7,
+        "bagging_freq": 1,
+        "monotone_constraints": [DIRECTIONS.get(name, 0) for name in FEATURES],
+        "seed": seed,
+        "deterministic": True,
+        "force_row_wise": True,
+        "num_threads": 1,
+        "verbosity": -1,
+    }
+    booster = lightgbm.train(parameters, lightgbm.Dataset(table, true.astype(float)), rounds)
+    return flattened(booster.dump_model()["tree_info"])
+
+
+def flattened(trees: list[dict[str, Any]]) -> Trees:
+    """LightGBM's nested trees as arrays; children come after their parents."""
+    feature: list[int] = []
+    threshold: list[float] = []
+    left: list[int] = []
+    right: list[int] = []
+    value: list[float] = []
+
+    def add(node: dict[str, Any]) -> int:
+        here = len(feature)
+        leaf = "leaf_value" in node
+        if not leaf and node["decision_type"] != "<=":
+            raise ValueError(f"a split of type {node['decision_type']!r}: only numbers are compared here")
+        feature.append(-1 if leaf else int(node["split_feature"]))
+        threshold.append(0.0 if leaf else float(node["threshold"]))
+        value.append(float(node["leaf_value"]) if leaf else 0.0)
+        left.append(0)
+        right.append(0)
+        if not leaf:
+            left[here] = add(node["left_child"])
+            right[here] = add(node["right_child"])
+        return here
+
+    roots = [add(tree["tree_structure"]) for tree in trees]
+    return Trees(
+        np.array(roots, np.int32),
+        np.array(feature, np.int32),
+        np.array(threshold, np.float64),
+        np.array(left, np.int32),
+        np.array(right, np.int32),
+        np.array(value, np.float64),
+    )
+
+
+def published(parts: Iterable[Example], linker: Linker) -> NDArray[np.float64]:
+    """What resolving leaves of held-back examples: ``[n, 4]`` logit, sightings, true, number of the example.
+
+    A further true track of an object counts neither as true nor as false and is left out.
+    """
+    rows = []
+    for number, part in enumerate(parts):
+        owner_of = dict(zip(part.sets.plane.catalogue.row[part.sets.plane.index].tolist(), part.owner, strict=True))
+        seen: set[int] = set()
+        for track in resolved(part.sets, linker, set(), part.core):
+            owners = np.array([owner_of[row] for row in track.rows])
+            true = bool(is_true(owners[None])[0])
+            if true:
+                whose = int(np.bincount(owners[owners >= 0]).argmax())
+                if whose in seen:
+                    continue
+                seen.add(whose)
+            rows.append((float(logit(np.clip(track.score, 1e-12, 1 - 1e-12))), len(track.rows), true, number))
+    return np.array(rows, np.float64).reshape(-1, 4)
+
+
+def calibrated(tracks: NDArray[np.float64], count: int) -> dict[str, dict[str, float]]:
+    """For each class its logistic curve, and the threshold that leaves so few false ones per field.
+
+    ``tracks`` are those of ``count`` held-back fields by an uncalibrated linker.
+    """
+    table = {}
+    for kind in CLASSES:
+        here = tracks[np.clip(tracks[:, 1], CLASSES[0], CLASSES[-1]) == kind]
+        value, true = here[:, 0], here[:, 2] > 0.5
+        slope, intercept = _platt(value, true)
+        false = np.sort(slope * value[~true] + intercept)[::-1]
+        allowed = FALSE_PER_FIELD[kind] * count
+        # The logit that so many false ones pass, between neighbours on the list.
+        at = int(min(math.ceil(allowed), len(false)))
+        bar = float(false[at - 1]) if at else -math.inf
+        threshold = max(LEAST_THRESHOLD[kind], 1.0 / (1.0 + math.exp(-min(max(bar, -30.0), 30.0))) + 1e-6)
+        passing = 1.0 / (1.0 + np.exp(-(slope * value + intercept))) >= threshold
+        table[str(kind)] = {
+            "slope": slope,
+            "intercept": intercept,
+            "threshold": min(threshold, 0.999999),
+            "tracks": len(here),
+            "true": int(true.sum()),
+            "found": int((passing & true).sum()),
+            "false": int((passing & ~true).sum()),
+        }
+    return table
+
+
+def _platt(value: NDArray[np.float64], true: NDArray[np.bool_]) -> tuple[float, float]:
+    """Slope and intercept of a logistic curve; the identity where one kind is missing."""
+    if true.all() or not true.any():
+        return 1.0, 0.0
+
+    def cost(parameters: NDArray[np.float64]) -> float:
+        logits = parameters[0] * value + parameters[1]
+        return float(np.logaddexp(0.0, np.where(true, -logits, logits)).sum() + 0.5 * (parameters[0] - 1.0) ** 2)
+
+    slope, intercept = optimize.minimize(cost, np.array([1.0, 0.0]), method="Nelder-Mead").x
+    return max(float(slope), 0.1), float(intercept)
+
+
+def train_linker(
+    folder: Path,
+    *,
+    seed: int,
+    count: int,
+    lists: list[Lists],
+    watch: Callable[[Iterable[Any], int], Iterable[Any]] = lambda each, _: each,
+) -> dict[str, dict[str, float]]:
+    """Train on ``count`` drawn fields and ``lists``, calibrate on as many more; writes ``folder/linker.safetensors``.
+
+    Of ``lists`` the even ones train and the odd ones calibrate. Gives the calibration. Errors: ``ValueError``.
+    """
+    training = list(watch(examples(_mixed(seed, count, lists[::2])), count))
+    trees = train_trees(training, seed)
+    sets = sum(len(part.sets.members) for part in training)
+    bare = Linker(trees, (1.0,) * 3, (0.0,) * 3, (0.02,) * 3, {})
+    del training
+    held = _mixed(seed + count, count, lists[1::2])
+    kept, fields_kept = [], 0
+    for part in watch(examples(held), count):
+        kept.append(published([part], bare))
+        fields_kept += 1
+    table = calibrated(np.concatenate(kept), fields_kept)
+    facts = {
+        "network": "linker",
+        "features": list(FEATURES),
+        "calibration": table,
+        "recipe": {
+            "seed": seed,
+            "fields": count,
+            "lists": len(lists),
+            "rounds": ROUNDS,
+            "leaves": LEAVES,
+            "sets": sets,
+        },
+    }
+    arrays = {name: torch.from_numpy(np.ascontiguousarray(getattr(trees, name))) for name in ARRAYS}
+    save(folder / "linker.safetensors", arrays, facts)
+    return table
+
+
+def _mixed(seed: int, count: int, lists: list[Lists]) -> Iterator[Lists]:
+    yield from drawn(seed, count)
+    yield from with_scrambled(lists, SCRAMBLES, seed)
+
+
+# How often the real lists of a field are used again with their exposures shifted.
+SCRAMBLES = 20
