@@ -260,7 +260,7 @@ def test_evaluate_detects_on_simulated_frames_at_threshold_0_and_shows_the_peer(
     assert done.exit_code == 0, done.output
     assert {search.threshold for search in stand_in.searches} == {0.0}
     report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert list(report) == ["needlestream", "sep (elongated sources)"]
+    assert list(report)[:2] == ["needlestream", "sep (elongated sources)"]
     assert report["needlestream"]["at_threshold"]["found"] == 1
     assert report["needlestream"]["at_threshold"]["false_per_frame"] == 0.5
     assert report["needlestream"]["residuals"][3]["end_bound_px"] > 0
