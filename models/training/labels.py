@@ -1,10 +1,10 @@
 """Learning from a user's own labels: asteroids that a classical pipeline found, against its other detections.
 
 That is how the first network of "Object classification with Convolutional Neural Networks: from KiDS to Euclid"
-(Verdoes Kleijn et al.) learned. The pixels are the user's own and go through the very functions that inference uses. What is
-labelled 1 is a streak with its ends; what is labelled 0, the pipeline's other detections, is a hard negative and weighs
-more than the rest of the sky, which counts as empty although it is not quite. One frame in five, at least one, is held
-back and decides which weights are kept.
+(Verdoes Kleijn et al.) learned. The pixels are the user's own and go through the very functions that inference uses.
+What is labelled 1 is a streak with its ends; what is labelled 0, the pipeline's other detections, is a hard negative
+and weighs more than the rest of the sky, which counts as empty although it is not quite. One frame in five, at least
+one, is held back and decides which weights are kept.
 
 How it fails: a table that does not fit the frames is refused with its row, before anything is trained.
 """
@@ -217,7 +217,7 @@ def labelled_crops(frame: LabelledFrame, tiling: Tiling) -> Iterator[tuple[int, 
         impostor, _ = label_cells(seen[~frame.asteroid], grid, tiling.window, tiling.step)
         weight = np.where((impostor[0] > 0.5) & (target[0] < 0.5), IMPOSTOR_WEIGHT * weight, weight)
         crops = crop_windows(pad(np.ascontiguousarray(pixels), tiling), target, weight, tiling, CROP_CELLS)
-        labelled = ((crops[1][:, 0] > 0.5) | (crops[2] > 1.0)).any(axis=(1, 2))
+        labelled = np.asarray(((crops[1][:, 0] > 0.5) | (crops[2] > 1.0)).any(axis=(1, 2)))
         yield scale, Sample(crops[0], frame.fwhm_px / scale, crops[1], crops[2]), labelled
 
 
