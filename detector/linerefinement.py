@@ -112,7 +112,7 @@ def _refine(
             length = max(math.hypot(line[2] - line[0], line[3] - line[1]), 0.5)
             ux, uy = (line[2] - line[0]) / length, (line[3] - line[1]) / length
             steps = max(1, int(2.0 * length + 0.5))
-            extend = int(max(6.0, 0.6 * length)) if turn == 0 else 6
+            extend = int(max(6.0, 0.6 * length)) if turn < 2 else 6
             extend = min(extend, (2 * LONGEST_PX - steps) // 2)
             if extend < 2:
                 break
@@ -141,11 +141,11 @@ def _refine(
                     good[0] = 0.0
                     for k in range(count):
                         f = (k + 0.5 - extend) / steps
-                        o = HALVES + min(max(h + f * (e - h), -HALVES + 0.0), HALVES - 1e-6)
-                        i = int(o)
-                        sums[k + 1] = sums[k] + strip[i, k] + (o - i) * (strip[i + 1, k] - strip[i, k])
+                        place = min(max(HALVES + h + f * (e - h), 0.0), 2.0 * HALVES - 1e-6)
+                        i = int(place)
+                        sums[k + 1] = sums[k] + strip[i, k] + (place - i) * (strip[i + 1, k] - strip[i, k])
                         good[k + 1] = good[k] + covered[k]
-                    stride = max(1, extend // 6) if turn == 0 else 1
+                    stride = max(1, extend // 6) if turn < 2 else 1
                     for a in range(0, 2 * extend + 1, stride):
                         for b in range(max(a + 1, count - 2 * extend), count + 1, stride):
                             share = (good[b] - good[a]) / (b - a)

@@ -77,8 +77,8 @@ def _joined(
     width = len(first)
     spare_a, ratio_a, spare_b, ratio_b = limits
     zero, share = np.float32(0.0), np.float32(SMALLEST_SHARE)
-    low = max(0, max(-shift, -middle))
-    high = min(width, min(width - shift, width - middle))
+    low = max(0, -shift, -middle)
+    high = min(width, width - shift, width - middle)
     a, b = first[low:high], second[low + shift : high + shift]
     n = high - low
     if keep:

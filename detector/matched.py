@@ -26,7 +26,7 @@ from numba import njit, prange
 
 from detector.lineodds import log_odds
 from detector.linepower import Core, core_of, line_power, point_power
-from detector.linerefinement import POINT, SNR, refine
+from detector.linerefinement import LONGEST_PX, POINT, SNR, refine
 from detector.linesums import KINDS, SHORTEST_ROWS, line_maxima, rows_of
 from detector.merging import Proposals
 from detector.sharpness import sharp_pixels
@@ -42,9 +42,9 @@ CLIP_SIGMA = 8.0
 # The local level: medians of blocks of this side, and of so many blocks around; less than this of it is noise.
 BLOCK_PX, BLOCKS, LEVEL_SIGMA = 4, 5, 0.15
 MESH_PX = 128  # boxes in which the scatter of the filtered frame is measured
-# A line whose pixels belong to better ones by more than this share is one of their side lobes.
-OWNED_SHARE = 0.4
-OWNED_ACROSS_PX = 1.5  # in PSF widths, half
+# A line that has less than this share of its pixels for itself is a side lobe of better ones.
+FREE_SHARE = 0.6
+OWNED_ACROSS = 0.75  # to each side of a line, in widths (FWHM) of the PSF: what is its own
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,10 +76,8 @@ def matched_proposals(
     core = core_of(psf)
     measured = measured_lines(padded[margin : margin + shape[0], margin : margin + shape[1]], psf, core)
     logit = log_odds(measured, core)
-    order = np.argsort(-logit, kind="stable")
+    order = np.argsort(-logit, kind="stable")[:most]
     measured, logit = measured[order], logit[order]
-    kept = unowned(measured[:, :4], measured[:, SNR], shape, core)[:most]
-    measured, logit = measured[kept], logit[kept]
     proposals = Proposals(measured[:, :4].copy(), logit, np.ones(len(logit)), np.ones(len(logit), np.int64))
     return Matched(proposals, measured[:, SNR].copy(), measured[:, POINT].copy())
 
@@ -96,12 +94,14 @@ def measured_lines(frame: NDArray[np.float32], psf: Psf, core: Core) -> NDArray[
             point_maxima(clipped, float(1.0 / np.sqrt(point_power(core))), LOWEST_SNR),
         ]
     )
-    found = found[np.argsort(-found[:, 0], kind="stable")]
     middle, half = found[:, 1:3], found[:, 3:5]
     ends = np.concatenate([middle - half, middle + half], axis=1)
-    ends = ends[unowned(ends, found[:, 0], (frame.shape[0], frame.shape[1]), core)]
+    ends = ends[unclaimed(ends, found[:, 0], smooth, core)[0]]
     measured = refine(smooth, coverage, ends, core)
-    return measured[measured[:, SNR] > 0.0]
+    rows, snr = unclaimed(measured[:, :4], measured[:, SNR], smooth, core)
+    measured = measured[rows]
+    measured[:, SNR] = snr
+    return measured
 
 
 def line_norms(core: Core) -> NDArray[np.float32]:
@@ -140,7 +140,7 @@ def _block_means(frame: NDArray[np.float32], out: NDArray[np.float32]) -> None:
 
 @njit(cache=True, parallel=True)
 def _block_medians(means: NDArray[np.float32], out: NDArray[np.float32]) -> None:
-    """Lower third of the blocks around each, where that is above ``LEVEL_SIGMA``; else 0."""
+    """The median of the blocks around each; 0 where that is below ``LEVEL_SIGMA``, itself from twice that on."""
     height, width = means.shape
     half = BLOCKS // 2
     for i in prange(height):
@@ -154,7 +154,8 @@ def _block_medians(means: NDArray[np.float32], out: NDArray[np.float32]) -> None
                         n += 1
             out[i, j] = 0.0
             if n >= BLOCKS:
-                out[i, j] = max(np.median(values[:n]) - np.float32(LEVEL_SIGMA), np.float32(0.0))
+                level = np.median(values[:n])
+                out[i, j] = max(min(level, np.float32(2.0) * (level - np.float32(LEVEL_SIGMA))), np.float32(0.0))
 
 
 def _levels(frame: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -284,43 +285,55 @@ def point_maxima(smooth: NDArray[np.float32], norm: float, lowest_snr: float) ->
     return table[:count]
 
 
-def unowned(
+def unclaimed(
     ends: NDArray[np.float64],
     snr: NDArray[np.float64],
-    shape: tuple[int, int],
+    smooth: NDArray[np.float32],
     core: Core,
-) -> NDArray[np.int64]:
-    """Rows, in their order, of the lines that do not lie on those before them."""
-    owner = np.zeros(shape, np.bool_)
-    kept = np.zeros(len(ends), np.bool_)
-    width = float(np.sum(core[0] * core[1]))
-    _claim(ends, snr, owner, kept, OWNED_ACROSS_PX * 2.355 * 0.5 * width)
-    return np.flatnonzero(kept)
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Rows, highest SNR first, of the lines that do not lie on better ones, and the SNR of what is theirs alone.
+
+    A line that crosses a brighter one has some of its light; what is left must still be above ``LOWEST_SNR``.
+    """
+    order = np.argsort(-snr, kind="stable")
+    own = np.zeros(len(ends))
+    power = line_power(core, np.arange(2 * LONGEST_PX + 2) / 2.0)
+    reach = OWNED_ACROSS * 2.355 * float(np.sum(core[0] * core[1]))
+    _claim(ends[order], snr[order], smooth, np.zeros(smooth.shape, np.bool_), own, power, reach)
+    kept = np.flatnonzero(own >= LOWEST_SNR)
+    return order[kept], own[kept]
 
 
 @njit(cache=True)
 def _claim(
     ends: NDArray[np.float64],
     snr: NDArray[np.float64],
-    owner: NDArray[np.bool_],
-    kept: NDArray[np.bool_],
+    smooth: NDArray[np.float32],
+    owned: NDArray[np.bool_],
+    own: NDArray[np.float64],
+    power: NDArray[np.float64],
     across: float,
 ) -> None:
-    """Keep each line that is mostly on free pixels, and give it those within ``across`` and a little more if bright."""
-    height, width = owner.shape
+    """Give each line that is mostly on free pixels those within ``across``, and more if it is bright."""
+    height, width = owned.shape
     for n in range(len(ends)):
         x0, y0, x1, y1 = ends[n]
         length = math.hypot(x1 - x0, y1 - y0)
-        steps = int(length) + 1
-        taken = 0
-        for k in range(steps + 1):
-            x, y = x0 + (x1 - x0) * k / steps, y0 + (y1 - y0) * k / steps
+        steps = min(max(1, int(2.0 * length + 0.5)), len(power) - 1)
+        free, total = 0, 0.0
+        for k in range(steps):
+            x, y = x0 + (x1 - x0) * (k + 0.5) / steps, y0 + (y1 - y0) * (k + 0.5) / steps
             i, j = int(math.floor(y + 0.5)), int(math.floor(x + 0.5))
-            if i < 0 or j < 0 or i >= height or j >= width or owner[i, j]:
-                taken += 1
-        if taken > OWNED_SHARE * (steps + 1):
+            if 0 <= i < height and 0 <= j < width and not owned[i, j]:
+                free += 1
+                total += smooth[i, j]
+        if free < FREE_SHARE * steps:
             continue
-        kept[n] = True
+        # Sums over the nearest pixels lose some light; a line that is free all over has it all.
+        left = 0.5 * total / math.sqrt(power[steps] * free / steps)
+        own[n] = snr[n] if free == steps else min(snr[n], left)
+        if own[n] < LOWEST_SNR:
+            continue
         # Light falls off about as r^-3: the wings of a bright one reach further.
         reach = across * max(1.0, (snr[n] / 15.0) ** 0.4)
         ux, uy = (x1 - x0) / max(length, 1e-9), (y1 - y0) / max(length, 1e-9)
@@ -328,6 +341,6 @@ def _claim(
             for j in range(max(0, int(min(x0, x1) - reach)), min(width, int(max(x0, x1) + reach) + 2)):
                 t = (j - x0) * ux + (i - y0) * uy
                 d = abs((i - y0) * ux - (j - x0) * uy)
-                t = max(0.0, max(-t, t - length))
+                t = max(0.0, -t, t - length)
                 if d * d + t * t <= reach * reach:
-                    owner[i, j] = True
+                    owned[i, j] = True

@@ -32,9 +32,9 @@ _SEP_STACK, _SEP_OBJECTS = 20_000_000, 100_000
 LA_SIGMA, LA_OBJECT_LIMIT = 4.5, 5.0
 LA_READ_NOISE_E, LA_SATURATION_E = 5.0, 1e9  # where the header does not say
 # Contours: level in sigmas of the sky, fewest pixels inside, largest 4 pi area / perimeter^2 (a circle has 1).
-CONTOUR_SIGMA, CONTOUR_PIXELS, CONTOUR_ROUNDNESS = 2.0, 8.0, 0.45
+CONTOUR_SIGMA, CONTOUR_PIXELS, CONTOUR_ROUNDNESS = 2.0, 8.0, 0.6
 # Hough: pixels above so many sigmas, of groups at least so much longer than wide; votes, length and gap of a line.
-HOUGH_SIGMA, HOUGH_ELONGATION, HOUGH_VOTES, HOUGH_LENGTH_PX, HOUGH_GAP_PX = 2.0, 1.5, 8, 8, 3
+HOUGH_SIGMA, HOUGH_ELONGATION, HOUGH_VOTES, HOUGH_LENGTH_PX, HOUGH_GAP_PX = 2.0, 1.5, 8, 6, 3
 _HOUGH_SEED = 1
 
 
@@ -133,12 +133,11 @@ def contour_streaks(frame: Frame) -> NDArray[np.float64]:
 
 
 def _axis_of(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float, float, float]:
-    """The ends of a closed contour on its long axis, drawn in by half its width as the PSF lies beyond the ends."""
+    """The ends of a closed contour on its long axis."""
     cx, cy = x.mean(), y.mean()
     _, axes = np.linalg.eigh(np.cov(x, y))
-    along, across = (x - cx) * axes[0, 1] + (y - cy) * axes[1, 1], (x - cx) * axes[0, 0] + (y - cy) * axes[1, 0]
-    inset = min(0.5 * np.ptp(across), 0.4 * np.ptp(along))
-    low, high = along.min() + inset, along.max() - inset
+    along = (x - cx) * axes[0, 1] + (y - cy) * axes[1, 1]
+    low, high = along.min(), along.max()
     return cx + low * axes[0, 1], cy + low * axes[1, 1], cx + high * axes[0, 1], cy + high * axes[1, 1]
 
 

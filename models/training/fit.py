@@ -1,8 +1,8 @@
 """The training loop that every network shares: steps, validation, early stopping, checkpoints that resume.
 
 A run is a folder: ``log.csv`` (a line each validation), ``last.pt`` (to go on from; written whole or not at all) and
-``best.safetensors`` (lowest validation loss of the running mean of the weights, Polyak & Juditsky 1992). Killed at any moment, it goes on from the last checkpoint with
-``--resume`` and loses at most the steps since then.
+``best.safetensors`` (lowest validation loss of the running mean of the weights, Polyak & Juditsky 1992). Killed at any
+moment, it goes on from the last checkpoint with ``--resume`` and loses at most the steps since then.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from models.losses import streak_loss
 from models.training.scenes import Bank, Sample, draw_samples, turned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -134,31 +134,36 @@ class StreakValidation:
         return drawn
 
     def __call__(self, network: nn.Module) -> Mapping[str, float]:
-        """The loss, the share of positive windows above the 10 and 100 best false ones a frame, and the ends' error."""
-        device = next(network.parameters()).device
-        logits, truths, weights, errors, losses = [], [], [], [], []
-        network.eval()
-        with torch.inference_mode():
-            for scale, host in self.batches:
-                batch = host.to(device)
-                output = network(batch.pixels, batch.fwhm_px).float()
-                losses.append(float(streak_loss(output, batch.target, batch.weight).total))
-                positive = batch.target[:, 0] > 0.5
-                ends = output[:, 1:].movedim(1, -1)[positive]
-                truth = batch.target[:, 1:].movedim(1, -1)[positive]
-                swapped = truth[:, [2, 3, 0, 1]]
-                errors.append(torch.minimum((ends - truth).abs().mean(1), (ends - swapped).abs().mean(1)).cpu())
-                if scale == 1:
-                    logits.append(output[:, 0].flatten().cpu())
-                    truths.append(batch.target[:, 0].flatten().cpu())
-                    weights.append(batch.weight.flatten().cpu())
-        network.train()
-        logit, truth, weight = torch.cat(logits), torch.cat(truths), torch.cat(weights)
-        false = torch.sort(logit[(truth < 0.5) & (weight > 0.5)], descending=True).values
-        true = logit[truth > 0.5]
-        frames = len(logit) / FRAME_CELLS
-        recall = {
-            f"recall_{n}": float((true > false[min(int(n * frames), len(false) - 1)]).float().mean())
-            for n in (10, 100, 1000)
-        }
-        return {"loss": float(np.mean(losses)), **recall, "ends_px": float(torch.cat(errors).median())}
+        """The figures of ``validation_figures``."""
+        return validation_figures(network, self.batches)
+
+
+def validation_figures(network: nn.Module, batches: Sequence[tuple[int, StreakBatch]]) -> Mapping[str, float]:
+    """The loss, the share of positive windows above the 10 and 100 best false ones a frame, and the ends' error."""
+    device = next(network.parameters()).device
+    logits, truths, weights, errors, losses = [], [], [], [], []
+    network.eval()
+    with torch.inference_mode():
+        for scale, host in batches:
+            batch = host.to(device)
+            output = network(batch.pixels, batch.fwhm_px).float()
+            losses.append(float(streak_loss(output, batch.target, batch.weight).total))
+            positive = batch.target[:, 0] > 0.5
+            ends = output[:, 1:].movedim(1, -1)[positive]
+            truth = batch.target[:, 1:].movedim(1, -1)[positive]
+            swapped = truth[:, [2, 3, 0, 1]]
+            errors.append(torch.minimum((ends - truth).abs().mean(1), (ends - swapped).abs().mean(1)).cpu())
+            if scale == 1:
+                logits.append(output[:, 0].flatten().cpu())
+                truths.append(batch.target[:, 0].flatten().cpu())
+                weights.append(batch.weight.flatten().cpu())
+    network.train()
+    logit, truth, weight = torch.cat(logits), torch.cat(truths), torch.cat(weights)
+    false = torch.sort(logit[(truth < 0.5) & (weight > 0.5)], descending=True).values
+    true = logit[truth > 0.5]
+    frames = len(logit) / FRAME_CELLS
+    recall = {
+        f"recall_{n}": float((true > false[min(int(n * frames), len(false) - 1)]).float().mean())
+        for n in (10, 100, 1000)
+    }
+    return {"loss": float(np.mean(losses)), **recall, "ends_px": float(torch.cat(errors).median())}

@@ -252,9 +252,19 @@ def _compared(
     return {name: Tables(truth, _read(path), frames, n_frames) for name, path in detections.items()}
 
 
-def _truth_in(folders: Sequence[Path]) -> tuple[Columns, Columns]:
-    """Truth and list of frames of folders of ``simulate``."""
-    return tuple(_joined([_in_folder(folder, name) for folder in folders]) for name in ("truth.csv", "frames.csv"))  # type: ignore[return-value]  # two of them
+def _truth_in(folders: Sequence[Path], *, examined_here: bool = False) -> tuple[Columns, Columns]:
+    """Truth and list of frames of folders of ``simulate``.
+
+    Names have their folder before them where that tells frames apart, or where they are ``examined_here``: somebody
+    else's tables may know them by other folders.
+    """
+    names = [name for folder in folders for name in _read(folder / "frames.csv")["frame"].tolist()]
+    by_folder = examined_here or len(set(names)) < len(names)
+    truth, frames = (
+        _joined([_in_folder(folder, table) if by_folder else _read(folder / table) for folder in folders])
+        for table in ("truth.csv", "frames.csv")
+    )
+    return truth, frames
 
 
 def _simulate(
@@ -309,7 +319,7 @@ def _detected(
     from stream.batch import Output, fits_files  # noqa: PLC0415
     from stream.export import Format  # noqa: PLC0415
 
-    truth, frames = _truth_in(folders)
+    truth, frames = _truth_in(folders, examined_here=True)
     files = fits_files(folders)
     read, examine = examination(settings.model_copy(update={"survey": "auto", "threshold": 0.0}), weights, None)
     spent: list[Mapping[str, float]] = []

@@ -6,7 +6,7 @@ Exit status: 0; 1 when some frames were refused, or something is missing that th
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -14,6 +14,9 @@ from stream.commands import evaluation
 from stream.commands.examination import detect_files, load, progress_bar, reader, training_extra
 from stream.commands.options import with_settings
 from stream.settings import Settings  # noqa: TC001 - with_settings reads the annotations
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 EXAMINATION = ("survey", "device", "method", "threshold", "many_streaks", "expected_streaks_per_frame", "max_pixels")
 
@@ -124,7 +127,9 @@ def train_command(
     name: Annotated[str, typer.Argument(help="Which network, such as streaknet.")],
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder for skies, log, checkpoints and weights.")],
     survey: Annotated[str, typer.Option(help="Whose skies to learn from; a wrong name lists all.")] = "all",
-    steps: Annotated[int, typer.Option(min=1, help="Of the optimiser, in the whole training.")] = 20_000,
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Of the optimiser, in the whole training: 20000, or 2000 with --labels.")
+    ] = None,
     minutes: Annotated[float, typer.Option(min=0, help="Stop this call after so long; --resume goes on.")] = 55.0,
     scenes: Annotated[int, typer.Option(min=1, help="Skies to draw before training.")] = 400,
     workers: Annotated[int, typer.Option(min=0, help="Processes that draw exposures meanwhile.")] = 1,
@@ -132,20 +137,40 @@ def train_command(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     init_from: Annotated[str | None, typer.Option(help="Begin with these weights: a shipped name or a file.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="Learn from these labels (docs/labels.md), not simulated skies."
+        ),
+    ] = None,
+    frames: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="With --labels: folder of the frames they name.")
+    ] = None,
 ) -> None:
     """Train a network on simulated skies, then calibrate it: OUT/streaknet.safetensors, for `detect --weights`.
+
+    With --labels and --frames it learns from your own frames instead, beginning with --init-from (the shipped weights
+    when not given): asteroids that were found before (label 1) against other detections (label 0).
 
     For example:
 
         needlestream train streaknet --survey euclid-vis --out runs/euclid --minutes 120
+
+        needlestream train streaknet --labels found.csv --frames night/ --out runs/mine
     """
     with training_extra():
         from models.training.recipes import BadRecipe, Training, train  # noqa: PLC0415 - torch
+    if (labels is None) != (frames is None):
+        raise typer.BadParameter("--labels and --frames go together")
+    if labels is not None and frames is not None:
+        settings = {"seed": seed, "steps": steps, "minutes": minutes, "device": device, "resume": resume}
+        _train_on_labels(name, out, labels, frames, init_from, settings)
+        return
     training = Training(
         out,
         survey=survey,
         seed=seed,
-        steps=steps,
+        steps=steps or 20_000,
         minutes=minutes,
         scenes=scenes,
         workers=workers,
@@ -158,3 +183,25 @@ def train_command(
     except BadRecipe as error:
         raise typer.BadParameter(str(error)) from None
     typer.echo(f"step {outcome.step}, best validation loss {outcome.best_loss:.4f}, stopped by {outcome.stopped}")
+
+
+def _train_on_labels(
+    name: str, out: Path, labels: Path, frames: Path, init_from: str | None, settings: Mapping[str, Any]
+) -> None:
+    """Learn from a table of labels; says what the held-back frames say, before and after."""
+    from models.training.labels import NUMBERS, LabelTraining, train_on_labels  # noqa: PLC0415 - torch
+    from models.training.recipes import BadRecipe  # noqa: PLC0415
+    from models.weights import BadWeights  # noqa: PLC0415
+    from stream.tables import read_columns  # noqa: PLC0415
+
+    told = {key: value for key, value in settings.items() if value is not None}
+    if init_from is not None:
+        told["init_from"] = init_from
+    try:
+        done = train_on_labels(name, LabelTraining(out, read_columns(labels, NUMBERS), frames, **told))
+    except (BadRecipe, BadWeights, ValueError) as error:
+        raise typer.BadParameter(str(error)) from None
+    typer.echo(
+        f"{done.asteroids} asteroids and {done.impostors} others in {done.frames} frames; step {done.run.step}, loss "
+        f"on the held-back frames {done.before['loss']:.4f} -> {done.run.best_loss:.4f}, stopped by {done.run.stopped}"
+    )

@@ -499,8 +499,9 @@ def test_the_bound_of_the_midpoint_is_below_that_of_an_end_and_pulls_come_by_snr
     sample = big_sample()
     matches = sample.match()
     truths, found = sample.truths[matches.claimed >= 0], sample.detections[matches.claimed[matches.claimed >= 0]]
+    truths["fwhm_px"], truths["snr_limit"] = 2.0, 20.0
     known = [row for row in residuals(truths, found, seed=1) if row.end_bound_px]
-    assert known
+    assert [row.snr_from for row in known] == [20.0]
     assert all(row.mid_bound_px < row.end_bound_px for row in known)
     binned = [pull for pull in pulls(truths, found) if pull.quantity.startswith("ends, SNR")]
     assert sum(pull.count for pull in binned) == 4 * len(truths)
