@@ -55,8 +55,8 @@ CANDIDATES = 500
 # False ones of one exposure that are kept: the most deceptive, and a sample of all the others.
 HARDEST = 80
 SAMPLED = 40
-# The second stage has to know the impostors of the matched filter too.
-METHOD: Method = "both"
+# The second stage has to know the impostors of the matched filter too: in this share of the exposures.
+BOTH = 0.4
 BATCH = 256
 LEARNING_RATE = 2e-3
 
@@ -118,7 +118,8 @@ def judge_exposure(network: StreakNetwork, scene: Scene, rng: np.random.Generato
     tiling = Tiling(network.window, network.step)
     padded = whiten(electrons, mask, sky, window=tiling.window, step=tiling.step)
     shape = (electrons.shape[0], electrons.shape[1])
-    found = candidates(padded, shape, network, sky, psf, CANDIDATES, method=METHOD)
+    method: Method = "both" if rng.uniform() < BOTH else "network"
+    found = candidates(padded, shape, network, sky, psf, CANDIDATES, method=method)
     counts = (trails[:, 5] >= LEAST_SNR) & (trails[:, 6] > 0.5)
     ends = found.fits.ends.reshape(-1, 2, 2)
     verdict = match_frame(trails[:, :4].reshape(-1, 2, 2), counts, ends, found.proposals.logit).verdict
