@@ -220,9 +220,15 @@ def turned(stamps: torch.Tensor, which: int) -> torch.Tensor:
     return out.flip(3) if which >= 4 else out
 
 
-def learn(network: AsteroidNet, sample: Judged, steps: int, rng: np.random.Generator) -> float:
+def learn(
+    network: AsteroidNet,
+    sample: Judged,
+    steps: int,
+    rng: np.random.Generator,
+    learning_rate: float = LEARNING_RATE,
+) -> float:
     """Train in place with AdamW on random parts of a sample; gives the mean loss of the last tenth."""
-    optimizer = torch.optim.AdamW(network.parameters(), lr=LEARNING_RATE, weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=1e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     true, false = np.flatnonzero(sample.true), np.flatnonzero(~sample.true)
     # Half of a batch is true; the weights give the sample its own proportions back.

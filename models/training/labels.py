@@ -11,22 +11,26 @@ How it fails: a table that does not fit the frames is refused with its row, befo
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from detector.cutouts import cut_out, pyramid
 from detector.defects import find_defects
-from detector.examine import profile_fwhm_px
+from detector.evidence import evidence
+from detector.examine import candidates, profile_fwhm_px
 from detector.fits import read_frames
 from detector.frame import BadFrame, Frame
 from detector.psf import measure_psf
 from detector.sky import binned, measure_sky, whiten
 from detector.tiling import Tiling, pad, unpadded
+from models.evaluate.matching import FALSE, NEITHER, TRUE, match_frame
 from models.evaluate.sample import same_path
 from models.networks.streaknet import StreakNet, StreakNetShape
-from models.predictor import choose_device
+from models.predictor import choose_device, load_streak_network
+from models.training.asteroid import CANDIDATES, Judged, answers, calibrate, learn, together
 from models.training.cells import label_cells
 from models.training.fit import Outcome, Run, fit
 from models.training.recipes import BadRecipe
@@ -48,6 +52,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from detector.examine import StreakNetwork
+    from detector.psf import Psf
+    from detector.sky import Sky
+    from models.networks.asteroid import AsteroidNet
+
     Columns = Mapping[str, NDArray[Any]]
 
 ENDS = ("x0", "y0", "x1", "y1")
@@ -61,23 +70,30 @@ CLEAR_SNR = 20.0
 IMPOSTOR_WEIGHT = 8.0
 EMPTY_CROPS = 0.5  # crops without any label, for each crop with one
 HELD_BACK = 5  # every fifth frame
+ENOUGH_TO_CALIBRATE = 30
 LEARNING_RATE = 2e-4  # a seventh of that from scratch: what the network knows is to be bent, not forgotten
 VALIDATIONS = 10
 
 
 @dataclass(frozen=True, eq=False)
 class LabelledFrame:
-    """A whitened frame ``[h, w]`` (NaN where masked), its PSF, and its labels.
+    """A whitened frame ``[h, w]`` (NaN where masked), its sky and PSF, and its labels.
 
     ``ends`` ``[n, 4]`` in pixels, ``asteroid`` ``[n]``, ``snr`` ``[n]``: all that a network needs to learn from labels.
     """
 
     name: str
     pixels: NDArray[np.float32]
-    fwhm_px: float
+    sky: Sky
+    psf: Psf
     ends: NDArray[np.float64]
     asteroid: NDArray[np.bool_]
     snr: NDArray[np.float64]
+
+    @property
+    def fwhm_px(self) -> float:
+        """The width of the PSF."""
+        return self.psf.fwhm_px
 
 
 @dataclass(frozen=True)
@@ -198,7 +214,7 @@ def _labelled(frame: Frame, rows: NDArray[np.void]) -> LabelledFrame:
     psf = measure_psf(frame.pixels, mask, sky, fallback_fwhm_px=profile_fwhm_px(frame.header))
     padded = whiten(frame.pixels, mask, sky, window=tiling.window, step=tiling.step)
     pixels = np.ascontiguousarray(unpadded(padded, (height, width), tiling))
-    return LabelledFrame(frame.header.name, pixels, psf.fwhm_px, ends, rows["asteroid"], rows["snr"])
+    return LabelledFrame(frame.header.name, pixels, sky, psf, ends, rows["asteroid"], rows["snr"])
 
 
 # --- StreakNet: dense, at every scale of the search -------------------------------------------------------------------
@@ -319,8 +335,74 @@ def _divided(frames: Sequence[LabelledFrame]) -> tuple[list[LabelledFrame], list
     return [frame for frame in frames if id(frame) not in kept], held_back
 
 
+# --- AsteroidNet: the cut-outs of what StreakNet proposes in those frames ---------------------------------------------
+
+
+def labelled_candidates(frame: LabelledFrame, network: StreakNetwork) -> Judged:
+    """What is proposed in a frame, on a labelled asteroid or not; what lies on a label 0 weighs more."""
+    tiling = Tiling(network.window, network.step)
+    shape = (frame.pixels.shape[0], frame.pixels.shape[1])
+    found = candidates(pad(frame.pixels, tiling), shape, network, frame.sky, frame.psf, CANDIDATES, method="both")
+    ends = found.fits.ends.reshape(-1, 2, 2)
+    asteroids, others = (frame.ends[chosen].reshape(-1, 2, 2) for chosen in (frame.asteroid, ~frame.asteroid))
+    logit = found.proposals.logit
+    verdict = match_frame(asteroids, np.ones(len(asteroids), np.bool_), ends, logit).verdict
+    settled = np.flatnonzero(verdict != NEITHER)
+    on_other = match_frame(others, np.ones(len(others), np.bool_), ends, logit).verdict[settled] != FALSE
+    true = verdict[settled] == TRUE
+    fits = found.fits.take(settled)
+    return Judged(
+        cut_out(pyramid(frame.pixels), fits.ends, fits.flux, found.psf).astype(np.float16),
+        evidence(found.proposals.take(settled), fits, found.psf).astype(np.float32),
+        true,
+        np.where(on_other & ~true, IMPOSTOR_WEIGHT, 1.0).astype(np.float32),
+        pixels=frame.pixels.size,
+        streaks=len(asteroids),
+    )
+
+
+def train_asteroid_on_labels(training: LabelTraining) -> LabelOutcome:
+    """Fine-tune AsteroidNet on labels; what came of it is ``folder/streaknet.safetensors``, StreakNet unchanged.
+
+    The calibration is made anew where the held-back frames have ``ENOUGH_TO_CALIBRATE`` asteroids that were proposed,
+    else it stays. Raises ``BadRecipe``, ``BadWeights``.
+    """
+    start = load_streak_network(training.init_from, training.device)
+    if start.verifier is None:
+        raise BadRecipe(f"{training.init_from!r} has no second stage to begin with")
+    frames = list(labelled_frames(training.labels, training.frames))
+    learned, held_back = (together([labelled_candidates(frame, start) for frame in part]) for part in _divided(frames))
+    if not learned.true.any() or not held_back.true.any():
+        raise BadRecipe("labels: StreakNet proposes none of the asteroids: train it on them first")
+    network = start.verifier.cpu().train()
+    torch.manual_seed(training.seed)
+    rng = np.random.default_rng(training.seed)
+    before = {"loss": mean_loss(network.eval(), held_back)}
+    learn(network, learned, training.steps, rng, learning_rate=training.learning_rate)
+    outcome = Outcome(training.steps, mean_loss(network, held_back), "steps")
+    counts = [int(sum((one.asteroid == which).sum() for one in frames)) for which in (True, False)]
+    recipe = {"labels": {"asteroids": counts[0], "others": counts[1], "frames": len(frames)}, "seed": training.seed}
+    recipe |= {"steps": training.steps, "init_from": training.init_from, "init_sha256": start.weights.sha256}
+    facts = {**start.weights.facts, "recipe": recipe}
+    if held_back.true.sum() >= ENOUGH_TO_CALIBRATE:
+        facts["calibration"] = asdict(calibrate(network, held_back))
+    tensors = {**start.weights.tensors, **{f"verifier.{name}": value for name, value in network.state_dict().items()}}
+    save(training.folder / "streaknet.safetensors", tensors, facts)
+    return LabelOutcome(before, outcome, counts[0], counts[1], len(frames))
+
+
+def mean_loss(network: AsteroidNet, sample: Judged) -> float:
+    """The cross-entropy of a sample, each class with half of the weight."""
+    logit = answers(network, sample)
+    loss = np.logaddexp(0.0, np.where(sample.true, -logit, logit))
+    return float(0.5 * loss[sample.true].mean() + 0.5 * loss[~sample.true].mean())
+
+
 # The networks that can learn from labels; one of another kind takes ``labelled_frames`` and makes its own examples.
-LABEL_RECIPES: Mapping[str, Callable[[LabelTraining], LabelOutcome]] = {"streaknet": train_streaknet_on_labels}
+LABEL_RECIPES: Mapping[str, Callable[[LabelTraining], LabelOutcome]] = {
+    "streaknet": train_streaknet_on_labels,
+    "asteroid": train_asteroid_on_labels,
+}
 
 
 def train_on_labels(name: str, training: LabelTraining) -> LabelOutcome:
