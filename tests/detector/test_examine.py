@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from detector.examine import Search, examine
-from detector.fitting import line_profile
 from detector.frame import Frame, FrameHeader
+from detector.lineprofile import line_frame, line_profile, line_tables
+from detector.psf import GAUSSIAN_FWHM, Psf
 from detector.streaks import StreakFlag
 from detector.survey import GENERIC
 from detector.tiling import Tiling, pad, strips
@@ -50,12 +51,13 @@ class Oracle:
 def sky_with(streaks: np.ndarray, seed: int, electrons: float = 4000.0) -> Frame:
     rng = np.random.default_rng(seed)
     expected = np.full(SHAPE, NOISE_E**2)
-    out, sigmas, weights = np.zeros(6), np.array([1.0]), np.array([1.0])
+    tables = line_tables(Psf.gaussian(GAUSSIAN_FWHM)).arrays
     for streak in streaks:
+        ux, uy, length, direction = line_frame(streak)
         for y in range(SHAPE[0]):
             for x in range(max(int(streak[0]) - 8, 0), min(int(streak[2]) + 9, SHAPE[1])):
-                line_profile(float(x), float(y), *streak, sigmas, weights, out)
-                expected[y, x] += electrons * out[0]
+                light = line_profile(x - streak[0], y - streak[1], ux, uy, length, direction, tables)[0]
+                expected[y, x] += electrons * light
     stars = rng.uniform(20, 280, (30, 2))
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
     for sy, sx in stars:
