@@ -9,14 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from detector.fitting import Fits
+    from detector.matched import Matched
     from detector.merging import Proposals
     from detector.psf import Psf
 
+NEAR_PX = 4.0
+NEIGHBOURS = 6
 NAMES = (
     "logit",
     "snr",
@@ -32,11 +36,28 @@ NAMES = (
     "scale",
     "fwhm",
     "good",
+    "filtered",
+    "filter_logit",
+    "filter_point",
 )
 
 
-def evidence(proposals: Proposals, fits: Fits, psf: Psf) -> NDArray[np.float64]:
-    """The evidence on each candidate ``[n, len(NAMES)]``, in roughly even ranges; 0 where the fit did not converge."""
+# What the matched filter says of a candidate: whether it was asked, its log-odds (of what it did not list: the least),
+# and the SNR of a point over that of the line.
+FILTER_NAMES = NAMES[-3:]
+UNLISTED_LOGIT = -10.0
+
+
+def evidence(
+    proposals: Proposals,
+    fits: Fits,
+    psf: Psf,
+    filtered: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """The evidence on each candidate ``[n, len(NAMES)]``, in roughly even ranges; 0 where the fit did not converge.
+
+    ``filtered`` ``[n, 3]`` is the matched filter's word on it, as ``heard`` gives it, or zeros where it was not asked.
+    """
     before = np.hypot(proposals.ends[:, 2] - proposals.ends[:, 0], proposals.ends[:, 3] - proposals.ends[:, 1])
     length = np.hypot(fits.ends[:, 2] - fits.ends[:, 0], fits.ends[:, 3] - fits.ends[:, 1])
     shift = 0.5 * (fits.ends[:, :2] + fits.ends[:, 2:] - proposals.ends[:, :2] - proposals.ends[:, 2:])
@@ -58,4 +79,30 @@ def evidence(proposals: Proposals, fits: Fits, psf: Psf) -> NDArray[np.float64]:
             fits.good.astype(float),
         )
     table = np.nan_to_num(np.stack(columns, axis=1), nan=0.0, posinf=0.0, neginf=0.0)
-    return np.where(fits.good[:, None] | (np.arange(len(NAMES)) == 0), table, 0.0)
+    table = np.where(fits.good[:, None] | (np.arange(table.shape[1]) == 0), table, 0.0)
+    return np.column_stack([table, filtered])
+
+
+def heard(ends: NDArray[np.float64], matched: Matched) -> NDArray[np.float64]:
+    """What the matched filter says of candidates with ``ends`` ``[n, 4]``: ``FILTER_NAMES`` ``[n, 3]``.
+
+    Its best line whose middle lies within a third of the candidate's length and 4 px.
+    """
+    said = np.tile([1.0, UNLISTED_LOGIT, 0.0], (len(ends), 1))
+    lines = matched.proposals
+    if not len(lines) or not len(ends):
+        return said
+    tree = cKDTree(0.5 * (lines.ends[:, :2] + lines.ends[:, 2:]))
+    length = np.hypot(ends[:, 2] - ends[:, 0], ends[:, 3] - ends[:, 1])
+    middle = 0.5 * (ends[:, :2] + ends[:, 2:])
+    finite = np.flatnonzero(np.isfinite(middle).all(axis=1))
+    apart, nearest = tree.query(middle[finite], k=min(NEIGHBOURS, len(lines)))
+    apart, nearest = apart.reshape(len(finite), -1), nearest.reshape(len(finite), -1)
+    logit = np.where(apart <= NEAR_PX + length[finite, None] / 3.0, lines.logit[nearest], -np.inf)
+    best = logit.argmax(axis=1)
+    there = logit.max(axis=1) > -np.inf
+    chosen = nearest[np.arange(len(finite)), best][there]
+    rows = finite[there]
+    said[rows, 1] = np.clip(lines.logit[chosen], UNLISTED_LOGIT, -UNLISTED_LOGIT)
+    said[rows, 2] = np.clip(matched.snr_point[chosen] / np.maximum(matched.snr[chosen], 1e-3), 0.0, 2.0)
+    return said

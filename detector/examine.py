@@ -18,7 +18,7 @@ from detector.astrometry import on_the_sky
 from detector.cutouts import cut_out, pyramid
 from detector.defects import find_defects
 from detector.elsewhere import moved, with_others
-from detector.evidence import evidence
+from detector.evidence import FILTER_NAMES, evidence, heard
 from detector.fitting import fit_lines
 from detector.matched import matched_proposals
 from detector.merging import Proposals, concatenated, first_rows, merge
@@ -275,17 +275,32 @@ def propose_at_scale(
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Fitted candidates, the network's best first: proposals, fits, PSF, the sky's sigma (electrons), drops."""
+    """Fitted candidates, the network's best first: proposals, fits, PSF, the sky's sigma (electrons), drops.
+
+    ``filtered`` ``[n, 3]`` is the matched filter's word on each (``detector.evidence.heard``), zeros unless asked.
+    """
 
     proposals: Proposals
     fits: Fits
     psf: Psf
     noise_e: NDArray[np.float64]
+    filtered: NDArray[np.float64]
     dropped: Counter[str]
 
     def take(self, rows: NDArray[np.intp]) -> Candidates:
         """The same with these rows only."""
-        return Candidates(self.proposals.take(rows), self.fits.take(rows), self.psf, self.noise_e[rows], self.dropped)
+        return Candidates(
+            self.proposals.take(rows),
+            self.fits.take(rows),
+            self.psf,
+            self.noise_e[rows],
+            self.filtered[rows],
+            self.dropped,
+        )
+
+    def evidence(self) -> NDArray[np.float64]:
+        """The evidence on each ``[n, len(NAMES)]`` (``detector.evidence``)."""
+        return evidence(self.proposals, self.fits, self.psf, self.filtered)
 
 
 def candidates(
@@ -301,7 +316,7 @@ def candidates(
 ) -> Candidates:
     """What is proposed in a whitened frame of ``shape`` (padded), merged and fitted: the ``most`` best."""
     done = done or Stopwatch()
-    tables, seen = [], 0
+    tables, seen, matched = [], 0, None
     if method != "matched":
         proposals = propose(padded, shape, network, psf.fwhm_px)
         done("network")
@@ -326,7 +341,8 @@ def candidates(
         fits = fit_lines(padded, margin, kept.ends, ENDS_UNCERTAINTY_PX * kept.scale, noise_e, psf)
     done("fit")
     dropped = Counter({"same-streak": seen - len(merged), "too-doubtful": len(merged) - len(kept)})
-    return Candidates(kept, fits, psf, noise_e, dropped)
+    filtered = np.zeros((len(kept), len(FILTER_NAMES))) if matched is None else heard(fits.ends, matched)
+    return Candidates(kept, fits, psf, noise_e, filtered, dropped)
 
 
 def best(proposals: Proposals, most: int) -> Proposals:
@@ -348,7 +364,7 @@ def judged(
 ) -> NDArray[np.float64]:
     """The second stage's logit of each candidate, by its cut-out and its fit."""
     frame = pyramid(unpadded(padded, shape, Tiling(network.window, network.step)))
-    known = evidence(found.proposals, found.fits, found.psf)
+    known = found.evidence()
     logit = np.zeros(len(known))
     for first in range(0, len(known), STAMPS_AT_ONCE):
         part = slice(first, first + STAMPS_AT_ONCE)

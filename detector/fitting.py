@@ -1,51 +1,66 @@
 """PSF-trail least squares: the line source behind a proposal, with its covariance.
 
-The model is a line of even brightness convolved with the frame's PSF (a sum of circular Gaussians, ``detector.psf``),
-which has a closed form: across the line a Gaussian, along it the difference of two error functions (Veres et al. 2012,
-PASP 124, 1197). It is fitted to the whitened frame, so the variance of a pixel is 1 for the sky plus the source's own
-photons. Robust weights (Huber) keep a star or a cosmic ray on the trail from dragging the ends. What does not converge
-keeps the proposal's ends and says so.
+The model is a line of even brightness convolved with the frame's PSF as its stars show it (``detector.lineprofile``).
+It is fitted to the whitened frame, so the variance of a pixel is 1 for the sky, plus the source's own photons, plus
+what the PSF is not known better. Weights are Huber's until the line is found; then they redescend (Tukey's biweight),
+for a cosmic ray across the trail or a star at its end must not drag it at all, unless most of the line itself would be
+thrown out: then it is no line, and stays as it was for the verifier to see. What does not converge keeps the
+proposal's ends and says so.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numba import njit, prange
 
+from detector.lineprofile import half_width_px, line_frame, line_profile, line_tables
+from detector.psf import GAUSSIAN_FWHM, Psf
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from detector.psf import Psf
+    from detector.lineprofile import LineTables, Tables
 
 # Two sets of normal matrix, gradient and totals: where the line stands, and where it is tried.
 Work: TypeAlias = "tuple[NDArray[np.float64], ...]"
 PARAMETERS = 6  # x0, y0, x1, y1, flux, background
+# Floats, for numba compiles a copy of a function for each integer constant that it is called with.
+# Robust laws and their constants in sigma: they cost 1 and 3 % of the efficiency on pure Gaussian noise.
+HUBER, TUKEY = 0.0, 1.0
+HUBER_SIGMA = 3.0
+TUKEY_SIGMA = 5.0
+# Redescending weights that leave less than this of a line's power have thrown out the line.
+LEAST_KEPT = 0.6
 # Forced fluxes have no shape to lose: a harder limit, 2 % of the efficiency, keeps more of a cosmic ray out.
 FORCED_HUBER_SIGMA = 2.0
 FORCED_ROUNDS = 4
 # With more than this share of a line's light on pixels that cannot be used there is no flux to speak of.
 MOST_MASKED = 0.5
-# Huber's constant in sigma: 3 costs 1 % of the efficiency on pure Gaussian noise.
-HUBER_SIGMA = 3.0
 # The local background is already subtracted by the mesh: what is left is small beside the sky's sigma.
 BACKGROUND_PRIOR_SIGMA = 0.5
-MAX_ITERATIONS = 8
-# Ends that move by less are where they belong: a tenth of the best errors.
-TOLERANCE_PX = 0.02
-MIN_LENGTH_PX = 0.5
+# A PSF that nobody measured is wrong by so much a pixel.
+UNMEASURED_ERROR = 0.1
+MAX_ITERATIONS = 10
+# Where a step promises less than this of chi2 the rest of the way is a tenth of the errors.
+ENOUGH = 0.01
 # A proposal shorter than this is also turned by 45, 90 and 135 degrees when the line describes it worse than this.
 TURNED_BELOW_PX = 40.0
-TURNED_ABOVE_CHI2 = 3.0
-# Beyond this the normal law is zero for our purposes: 3e-7.
-FAR_SIGMA = 5.0
-# Widths that differ by less than this factor are one for the fit.
-SAME_WIDTH = 1.4
-ROOT_TWO = math.sqrt(2.0)
-ROOT_TWO_PI = math.sqrt(2.0 * math.pi)
+TURNED_ABOVE_COST = 1.6
+# A fit whose robust cost is beyond this, or that has wandered off, is held against one that never let outliers in.
+SUSPECT_COST = 1.15
+# A brighter neighbour draws a line away; what stayed within so many uncertainties (and part of the length, along the
+# line) of its proposal goes before it, if it explains as much as a streak of SNR 4 does.
+STAYED_ACROSS, STAYED_ALONG = 2.5, 0.35
+LEAST_GAIN = 16.0
+# Cosmic rays too faint to be seen under a bright streak and what is not known of a PSF's wings: a part of the flux.
+FLUX_ERROR = 0.01
+# While a line is still being looked for, what it does not fit by this share of its light is no outlier.
+SEARCH_ERROR = 0.3
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +114,13 @@ def fit_lines(
     parameters = np.zeros((n, PARAMETERS))
     covariance = np.full((n, 5, 5), np.nan)
     statistics = np.zeros((n, 6))
-    sigmas, weights = compact(psf)
-    fit_all(padded, margin, ends, uncertainty_px, noise_e, sigmas, weights, parameters, covariance, statistics)
+    if n:
+        error = psf.model_error if psf.n_stars else UNMEASURED_ERROR
+        fit_all(
+            padded, margin, np.ascontiguousarray(ends, np.float64), uncertainty_px, noise_e, error, psf.fwhm_px,
+            half_width_px(psf.fwhm_px), line_tables(psf).arrays, unit_gaussian().arrays,
+            parameters, covariance, statistics,
+        )  # fmt: skip
     return Fits(
         ends=parameters[:, :4].copy(),
         flux=parameters[:, 4].copy(),
@@ -111,336 +131,6 @@ def fit_lines(
         masked=statistics[:, 4].copy(),
         good=statistics[:, 5] > 0.5,
     )
-
-
-def compact(psf: Psf) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The PSF with Gaussians of nearly one width made one (same second moment): the fit takes time for each."""
-    order = np.argsort(psf.sigmas)
-    merged: list[tuple[float, float]] = []
-    for sigma, weight in zip(psf.sigmas[order], psf.weights[order], strict=True):
-        if merged and sigma < SAME_WIDTH * merged[-1][0]:
-            before, sum_before = merged.pop()
-            total = sum_before + weight
-            merged.append((math.sqrt((sum_before * before**2 + weight * sigma**2) / total), total))
-        else:
-            merged.append((float(sigma), float(weight)))
-    return np.array([sigma for sigma, _ in merged]), np.array([weight for _, weight in merged])
-
-
-@njit(cache=True)
-def line_profile(
-    px: float,
-    py: float,
-    x0: float,
-    y0: float,
-    x1: float,
-    y1: float,
-    sigmas: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    out: NDArray[np.float64],
-) -> None:
-    """Value of a line of unit flux at a pixel, and its derivatives: out = m, dm/dx0, dy0, dx1, dy1, dlnwidth."""
-    dx = x1 - x0
-    dy = y1 - y0
-    length = math.sqrt(dx * dx + dy * dy)
-    if length < MIN_LENGTH_PX:
-        # A point: the direction is kept where there is one, the length is not allowed to vanish.
-        if length > 1e-9:
-            dx, dy = dx / length * MIN_LENGTH_PX, dy / length * MIN_LENGTH_PX
-        else:
-            dx, dy = MIN_LENGTH_PX, 0.0
-        length = MIN_LENGTH_PX
-    ux, uy = dx / length, dy / length
-    rx, ry = px - x0, py - y0
-    t = rx * ux + ry * uy
-    d = -rx * uy + ry * ux
-    value = 0.0
-    by_t = 0.0
-    by_d = 0.0
-    by_length = 0.0
-    by_width = 0.0
-    for k in range(len(sigmas)):
-        s = sigmas[k]
-        a = t / s
-        b = (t - length) / s
-        if abs(d) > FAR_SIGMA * s or a < -FAR_SIGMA or b > FAR_SIGMA:
-            continue
-        across = weights[k] * math.exp(-0.5 * d * d / (s * s)) / (ROOT_TWO_PI * s) / length
-        # Away from the ends nothing changes along the line: most pixels of a long streak need no error function.
-        along, head, tail = 1.0, 0.0, 0.0
-        if a < FAR_SIGMA:
-            along -= 0.5 * math.erfc(a / ROOT_TWO)
-            head = math.exp(-0.5 * a * a) / (ROOT_TWO_PI * s)
-        if b > -FAR_SIGMA:
-            along -= 0.5 * math.erfc(-b / ROOT_TWO)
-            tail = math.exp(-0.5 * b * b) / (ROOT_TWO_PI * s)
-        value += across * along
-        by_t += across * (head - tail)
-        by_d -= d / (s * s) * across * along
-        by_length += across * (tail - along / length)
-        by_width += across * ((d * d / (s * s) - 1.0) * along - t * head + (t - length) * tail)
-    turn_x0, turn_y0 = uy / length, -ux / length
-    out[0] = value
-    out[1] = by_t * (-ux + d * turn_x0) + by_d * (uy - t * turn_x0) - by_length * ux
-    out[2] = by_t * (-uy + d * turn_y0) + by_d * (-ux - t * turn_y0) - by_length * uy
-    out[3] = -by_t * d * turn_x0 + by_d * t * turn_x0 + by_length * ux
-    out[4] = -by_t * d * turn_y0 + by_d * t * turn_y0 + by_length * uy
-    out[5] = by_width
-
-
-@njit(cache=True)
-def accumulate(
-    padded: NDArray[np.float32],
-    margin: int,
-    p: NDArray[np.float64],
-    region: NDArray[np.float64],
-    sigmas: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    stride: int,
-    half_width: float,
-    noise: float,
-    normal: NDArray[np.float64],
-    gradient: NDArray[np.float64],
-    totals: NDArray[np.float64],
-) -> None:
-    """Normal equations of the pixels near the line ``region``: 7 parameters (the six and the logarithm of the width).
-
-    The region stands still while the line ``p`` moves in it, so that costs can be compared. With a ``stride`` only
-    every so-manieth pixel of every so-manieth row is looked at: enough where the model is broad.
-    totals = robust cost, chi2, pixels used, pixels masked, sum(m^2) of unit flux.
-    """
-    normal[:] = 0.0
-    gradient[:] = 0.0
-    totals[:] = 0.0
-    h, w = padded.shape
-    x0, y0, x1, y1 = region[0], region[1], region[2], region[3]
-    dx, dy = x1 - x0, y1 - y0
-    length = max(math.sqrt(dx * dx + dy * dy), 1e-6)
-    ux, uy = dx / length, dy / length
-    derivative = np.zeros(7)
-    profile = np.zeros(6)
-    row_begin = int(math.ceil(min(y0, y1) - half_width))
-    row_end = int(math.floor(max(y0, y1) + half_width))
-    for y in range(row_begin, row_end + 1, stride):
-        # The columns of this row within half_width of the line: |(x - x0) uy - (y - y0) ux| <= half_width.
-        left = min(x0, x1) - half_width
-        right = max(x0, x1) + half_width
-        if abs(uy) > 1e-6:
-            centre = x0 + (y - y0) * ux / uy
-            reach = half_width / abs(uy)
-            left = max(left, centre - reach)
-            right = min(right, centre + reach)
-        for x in range(int(math.ceil(left)), int(math.floor(right)) + 1, stride):
-            yy, xx = y + margin, x + margin
-            if yy < 0 or xx < 0 or yy >= h or xx >= w:
-                totals[3] += 1.0
-                continue
-            z = padded[yy, xx]
-            if not math.isfinite(z):
-                totals[3] += 1.0
-                continue
-            line_profile(float(x), float(y), p[0], p[1], p[2], p[3], sigmas, weights, profile)
-            model = p[4] * profile[0]
-            variance = 1.0 + max(model, 0.0) / noise
-            for k in range(4):
-                derivative[k] = p[4] * profile[1 + k]
-            derivative[4] = profile[0]
-            derivative[5] = 1.0
-            derivative[6] = p[4] * profile[5]
-            residual = z - model - p[5]
-            pull = abs(residual) / math.sqrt(variance)
-            robust = 1.0 if pull <= HUBER_SIGMA else HUBER_SIGMA / pull
-            weight = robust / variance
-            totals[0] += pull * pull if pull <= HUBER_SIGMA else 2.0 * HUBER_SIGMA * pull - HUBER_SIGMA * HUBER_SIGMA
-            totals[1] += pull * pull
-            totals[2] += 1.0
-            totals[4] += profile[0] * profile[0]
-            for i in range(7):
-                gradient[i] += weight * derivative[i] * residual
-                for j in range(i + 1):
-                    normal[i, j] += weight * derivative[i] * derivative[j]
-    prior = 1.0 / (BACKGROUND_PRIOR_SIGMA * BACKGROUND_PRIOR_SIGMA)
-    normal[5, 5] += prior
-    gradient[5] -= p[5] * prior
-    totals[0] += p[5] * p[5] * prior
-    for i in range(7):
-        for j in range(i):
-            normal[j, i] = normal[i, j]
-
-
-@njit(cache=True)
-def brighten(
-    padded: NDArray[np.float32],
-    margin: int,
-    p: NDArray[np.float64],
-    sigmas: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    stride: int,
-    half_width: float,
-    work: Work,
-) -> None:
-    """Give ``p`` the flux that fits best where its line stands, without a background: that is linear."""
-    normal, gradient, totals = work[0], work[1], work[2]
-    p[4] = 1.0
-    p[5] = 0.0
-    accumulate(padded, margin, p, p[:4].copy(), sigmas, weights, stride, half_width, 1e9, normal, gradient, totals)
-    p[4] = max(1.0 + gradient[4] / max(normal[4, 4], 1e-12), 1.0)
-
-
-@njit(cache=True)
-def descend(
-    padded: NDArray[np.float32],
-    margin: int,
-    p: NDArray[np.float64],
-    sigmas: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    stride: int,
-    half_width: float,
-    noise: float,
-    iterations: int,
-    tolerance: float,
-    work: Work,
-) -> bool:
-    """Levenberg-Marquardt from ``p``, which is changed, until no end moves by ``tolerance`` px; False for no pixels."""
-    normal, gradient, totals, trial_normal, trial_gradient, trial_totals = work
-    region = p[:4].copy()
-    accumulate(padded, margin, p, region, sigmas, weights, stride, half_width, noise, normal, gradient, totals)
-    damping = 1e-2
-    trial = p.copy()
-    matrix = np.zeros((PARAMETERS, PARAMETERS))
-    for _ in range(iterations):
-        if totals[2] < PARAMETERS + 2:
-            return False
-        matrix[:] = normal[:PARAMETERS, :PARAMETERS]
-        for i in range(PARAMETERS):
-            matrix[i, i] += damping * matrix[i, i] + 1e-12
-        step = np.linalg.solve(matrix, gradient[:PARAMETERS].copy())
-        for i in range(4):
-            # No end may jump further than the region it was looked for in.
-            step[i] = min(max(step[i], -half_width), half_width)
-        trial[:] = p + step
-        accumulate(
-            padded, margin, trial, region, sigmas, weights, stride, half_width, noise,
-            trial_normal, trial_gradient, trial_totals,
-        )  # fmt: skip
-        if trial_totals[0] <= totals[0] * (1.0 + 1e-9):
-            moved = 0.0
-            for i in range(4):
-                moved = max(moved, abs(step[i]))
-            p[:] = trial
-            normal[:] = trial_normal
-            gradient[:] = trial_gradient
-            totals[:] = trial_totals
-            damping = max(damping * 0.3, 1e-6)
-            if moved < tolerance:
-                break
-        else:
-            damping *= 10.0
-            if damping > 1e5:
-                break
-    return True
-
-
-@njit(cache=True)
-def approach(
-    padded: NDArray[np.float32],
-    margin: int,
-    start: NDArray[np.float64],
-    uncertainty: float,
-    noise: float,
-    sigmas: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    p: NDArray[np.float64],
-    work: Work,
-) -> float:
-    """Bring ``p`` from ``start`` to the nearest best line; gives its reduced chi2 (in ``work`` its matrices), or -1."""
-    normal, gradient, totals = work[0], work[1], work[2]
-    core = np.sum(weights * sigmas)
-    p[:4] = start
-    # First one broad Gaussian, coarsely sampled, that sees the line from where the proposal may be off.
-    broad, one = np.empty(1), np.ones(1)
-    broad[0] = math.sqrt(core * core + uncertainty * uncertainty)
-    stride = max(1, int(0.8 * broad[0]))
-    brighten(padded, margin, p, broad, one, stride, 2.5 * broad[0] + 1.0, work)
-    ok = descend(padded, margin, p, broad, one, stride, 2.5 * broad[0] + 1.0, noise, 6, 0.1 * broad[0], work)
-    half_width = 3.5 * core + 2.0
-    for _ in range(2):
-        # Then the PSF, again with the pixels that belong to where the line has come to, until it stays there.
-        before = p[:4].copy()
-        brighten(padded, margin, p, sigmas, weights, 1, half_width, work)
-        ok = ok and descend(
-            padded, margin, p, sigmas, weights, 1, half_width, noise, MAX_ITERATIONS, TOLERANCE_PX, work
-        )  # fmt: skip
-        if not ok or np.max(np.abs(p[:4] - before)) < 0.5:
-            break
-    accumulate(padded, margin, p, p[:4].copy(), sigmas, weights, 1, half_width, noise, normal, gradient, totals)
-    length = math.hypot(p[2] - p[0], p[3] - p[1])
-    start_length = math.hypot(start[2] - start[0], start[3] - start[1])
-    moved = 0.5 * math.hypot(p[0] + p[2] - start[0] - start[2], p[1] + p[3] - start[1] - start[3])
-    reach = 4.0 * uncertainty + 0.5 * start_length + 3.0
-    ok = ok and p[4] > 0.0 and moved < reach and length < 2.0 * start_length + 4.0 * uncertainty + 6.0
-    if not ok or totals[2] < PARAMETERS + 2:
-        return -1.0
-    return totals[1] / max(totals[2] - PARAMETERS, 1.0)
-
-
-@njit(cache=True, parallel=True)
-def fit_all(
-    padded: NDArray[np.float32],
-    margin: int,
-    ends: NDArray[np.float64],
-    uncertainty: NDArray[np.float64],
-    noise: NDArray[np.float64],
-    sigmas: NDArray[np.float64],
-    weights: NDArray[np.float64],
-    parameters: NDArray[np.float64],
-    covariance: NDArray[np.float64],
-    statistics: NDArray[np.float64],
-) -> None:
-    """Fit every row; results go into the last three arrays."""
-    for n in prange(len(ends)):
-        work = (np.zeros((7, 7)), np.zeros(7), np.zeros(5), np.zeros((7, 7)), np.zeros(7), np.zeros(5))
-        normal, gradient, totals = work[0], work[1], work[2]
-        p, best = np.zeros(PARAMETERS), np.zeros(PARAMETERS)
-        chi2, turn = -1.0, 0
-        cx, cy = 0.5 * (ends[n, 0] + ends[n, 2]), 0.5 * (ends[n, 1] + ends[n, 3])
-        hx, hy = 0.5 * (ends[n, 2] - ends[n, 0]), 0.5 * (ends[n, 3] - ends[n, 1])
-        # A short bright streak whose proposal lies across it holds the fit in a false direction: others are tried.
-        for attempt in range(4 if math.hypot(hx, hy) < 0.5 * TURNED_BELOW_PX else 1):
-            c, s = math.cos(attempt * math.pi / 4.0), math.sin(attempt * math.pi / 4.0)
-            dx, dy = c * hx - s * hy, s * hx + c * hy
-            start = np.array([cx - dx, cy - dy, cx + dx, cy + dy])
-            reached = approach(padded, margin, start, uncertainty[n], noise[n], sigmas, weights, p, work)
-            if reached >= 0.0 and (chi2 < 0.0 or reached < chi2):
-                chi2, turn = reached, attempt
-                best[:] = p
-            if 0.0 <= chi2 < TURNED_ABOVE_CHI2:
-                break
-        if chi2 >= 0.0 and turn < attempt:
-            # The matrices belong to the last line that was tried: bring back those of the best.
-            p[:] = best
-            half_width = 3.5 * np.sum(weights * sigmas) + 2.0
-            region = p[:4].copy()
-            accumulate(padded, margin, p, region, sigmas, weights, 1, half_width, noise[n], normal, gradient, totals)
-        statistics[n, 4] = totals[3] / max(totals[2] + totals[3], 1.0)
-        if chi2 < 0.0:
-            parameters[n, :4] = ends[n]
-            parameters[n, 4] = np.nan
-            statistics[n, :4] = np.nan
-            statistics[n, 5] = 0.0
-            continue
-        parameters[n] = p
-        for i in range(7):
-            normal[i, i] += 1e-12 + 1e-9 * normal[i, i]
-        six = np.linalg.inv(normal[:PARAMETERS, :PARAMETERS].copy())
-        covariance[n] = six[:5, :5]
-        seven = np.linalg.inv(normal)
-        statistics[n, 0] = chi2
-        statistics[n, 1] = p[4] * math.sqrt(totals[4])
-        # One Newton step in the width from the optimum of the rest.
-        statistics[n, 2] = np.sum(seven[6] * gradient)
-        statistics[n, 3] = math.sqrt(seven[6, 6])
-        statistics[n, 5] = 1.0
 
 
 def forced_flux(
@@ -458,10 +148,424 @@ def forced_flux(
     the variance. A line most of whose light would fall on masked pixels or outside has flux NaN and sigma infinite.
     """
     flux, sigma = np.full(len(ends), np.nan), np.full(len(ends), np.inf)
-    sigmas, weights = compact(psf)
-    noise = np.full(len(ends), np.inf) if noise_e is None else noise_e
-    force_all(padded, margin, np.ascontiguousarray(ends, np.float64), noise, sigmas, weights, flux, sigma)
+    if len(ends):
+        noise = np.full(len(ends), np.inf) if noise_e is None else noise_e
+        lines = np.ascontiguousarray(ends, np.float64)
+        force_all(padded, margin, lines, noise, half_width_px(psf.fwhm_px), line_tables(psf).arrays, flux, sigma)
     return flux, sigma
+
+
+@lru_cache(maxsize=1)
+def unit_gaussian() -> LineTables:
+    """The tables of a Gaussian of sigma 1 px, with which lines are looked for: any other is one of them, scaled."""
+    return line_tables(Psf.gaussian(GAUSSIAN_FWHM))
+
+
+@njit(cache=True)
+def accumulate(
+    padded: NDArray[np.float32],
+    margin: int,
+    p: NDArray[np.float64],
+    region: NDArray[np.float64],
+    direction: int,
+    tables: Tables,
+    scale: float,
+    half_width: float,
+    noise: float,
+    error: float,
+    law: float,
+    normal: NDArray[np.float64],
+    gradient: NDArray[np.float64],
+    totals: NDArray[np.float64],
+) -> None:
+    """Normal equations of the pixels near the line ``region``: 7 parameters (the six and the logarithm of the width).
+
+    The region stands still while the line ``p`` moves in it, so that costs can be compared. ``scale`` widens the PSF
+    of the tables; where that makes it broad only every so-manieth pixel of every so-manieth row is looked at. ``error`` is how wrong the model may be, relative; ``law`` the robust one.
+    totals = robust cost (-2 ln likelihood), chi2, pixels used, pixels masked, sum(m^2) of unit flux, the part of it
+    that the weights leave, robust cost without a line, what the variances add to the cost.
+    """
+    normal[:] = 0.0
+    gradient[:] = 0.0
+    totals[:] = 0.0
+    h, w = padded.shape
+    stride = max(1, int(0.8 * scale))
+    x0, y0, x1, y1 = region[0], region[1], region[2], region[3]
+    dx, dy = x1 - x0, y1 - y0
+    region_length = max(math.sqrt(dx * dx + dy * dy), 1e-6)
+    sx, sy = dx / region_length, dy / region_length
+    ux, uy, length, _ = line_frame(p)
+    narrow = 1.0 / scale
+    length = length * narrow
+    flux, background = p[4], p[5]
+    row_begin = int(math.ceil(min(y0, y1) - half_width))
+    row_end = int(math.floor(max(y0, y1) + half_width))
+    for y in range(row_begin, row_end + 1, stride):
+        # The columns of this row within half_width of the line: |(x - x0) sy - (y - y0) sx| <= half_width.
+        left = min(x0, x1) - half_width
+        right = max(x0, x1) + half_width
+        if abs(sy) > 1e-6:
+            centre = x0 + (y - y0) * sx / sy
+            reach = half_width / abs(sy)
+            left = max(left, centre - reach)
+            right = min(right, centre + reach)
+        for x in range(int(math.ceil(left)), int(math.floor(right)) + 1, stride):
+            yy, xx = y + margin, x + margin
+            if yy < 0 or xx < 0 or yy >= h or xx >= w:
+                totals[3] += 1.0
+                continue
+            z = padded[yy, xx]
+            if not math.isfinite(z):
+                totals[3] += 1.0
+                continue
+            light, by_x0, by_y0, by_x1, by_y1, by_width = line_profile(
+                (x - p[0]) * narrow, (y - p[1]) * narrow, ux, uy, length, direction, tables
+            )
+            light *= narrow * narrow
+            model = flux * light
+            variance = 1.0 + max(model, 0.0) / noise + error * error * model * model
+            residual = z - model - background
+            square = residual * residual / variance
+            robust, cost, alone = 1.0, square, (z - background) ** 2
+            if law == HUBER:
+                if square > HUBER_SIGMA * HUBER_SIGMA:
+                    pull = math.sqrt(square)
+                    robust = HUBER_SIGMA / pull
+                    cost = 2.0 * HUBER_SIGMA * pull - HUBER_SIGMA * HUBER_SIGMA
+                if alone > HUBER_SIGMA * HUBER_SIGMA:
+                    alone = 2.0 * HUBER_SIGMA * math.sqrt(alone) - HUBER_SIGMA * HUBER_SIGMA
+            else:
+                limit = TUKEY_SIGMA * TUKEY_SIGMA
+                left_over = max(1.0 - square / limit, 0.0)
+                robust = left_over * left_over
+                cost = limit / 3.0 * (1.0 - robust * left_over)
+                left_over = max(1.0 - alone / limit, 0.0)
+                alone = limit / 3.0 * (1.0 - left_over * left_over * left_over)
+            if variance > 1.001:
+                broader = math.log(variance)
+                cost += broader
+                totals[7] += broader
+            totals[0] += cost
+            totals[1] += square
+            totals[2] += 1.0
+            totals[4] += light * light
+            totals[5] += robust * light * light
+            totals[6] += alone
+            weight = robust / variance
+            if weight == 0.0:
+                continue
+            step = flux * narrow * narrow * narrow
+            d0, d1, d2, d3 = step * by_x0, step * by_y0, step * by_x1, step * by_y1
+            d6 = flux * narrow * narrow * by_width
+            pulling = weight * residual
+            gradient[5] += pulling
+            normal[5, 5] += weight
+            if light == 0.0 and d0 == 0.0 and d2 == 0.0:
+                continue
+            gradient[0] += pulling * d0
+            gradient[1] += pulling * d1
+            gradient[2] += pulling * d2
+            gradient[3] += pulling * d3
+            gradient[4] += pulling * light
+            gradient[6] += pulling * d6
+            w0, w1, w2, w3, w4, w6 = weight * d0, weight * d1, weight * d2, weight * d3, weight * light, weight * d6
+            normal[0, 0] += w0 * d0
+            normal[1, 0] += w1 * d0
+            normal[1, 1] += w1 * d1
+            normal[2, 0] += w2 * d0
+            normal[2, 1] += w2 * d1
+            normal[2, 2] += w2 * d2
+            normal[3, 0] += w3 * d0
+            normal[3, 1] += w3 * d1
+            normal[3, 2] += w3 * d2
+            normal[3, 3] += w3 * d3
+            normal[4, 0] += w4 * d0
+            normal[4, 1] += w4 * d1
+            normal[4, 2] += w4 * d2
+            normal[4, 3] += w4 * d3
+            normal[4, 4] += w4 * light
+            normal[5, 0] += w0
+            normal[5, 1] += w1
+            normal[5, 2] += w2
+            normal[5, 3] += w3
+            normal[5, 4] += w4
+            normal[6, 0] += w6 * d0
+            normal[6, 1] += w6 * d1
+            normal[6, 2] += w6 * d2
+            normal[6, 3] += w6 * d3
+            normal[6, 4] += w6 * light
+            normal[6, 5] += w6
+            normal[6, 6] += w6 * d6
+    prior = 1.0 / (BACKGROUND_PRIOR_SIGMA * BACKGROUND_PRIOR_SIGMA)
+    normal[5, 5] += prior
+    gradient[5] -= background * prior
+    totals[0] += background * background * prior
+    for i in range(7):
+        for j in range(i):
+            normal[j, i] = normal[i, j]
+
+
+@njit(cache=True)
+def solved(
+    matrix: NDArray[np.float64], right: NDArray[np.float64], damping: float, step: NDArray[np.float64], n: int
+) -> bool:
+    """Solve the first ``n`` rows of ``matrix``, its diagonal raised by ``damping`` (Cholesky); False: singular."""
+    lower = np.empty((n, n))
+    for i in range(n):
+        for j in range(i + 1):
+            total = matrix[i, j] + (damping * matrix[i, i] + 1e-12 if i == j else 0.0)
+            for k in range(j):
+                total -= lower[i, k] * lower[j, k]
+            if i == j:
+                if not total > 0.0:
+                    return False
+                lower[i, i] = math.sqrt(total)
+            else:
+                lower[i, j] = total / lower[j, j]
+    for i in range(n):
+        total = right[i]
+        for k in range(i):
+            total -= lower[i, k] * step[k]
+        step[i] = total / lower[i, i]
+    for i in range(n - 1, -1, -1):
+        total = step[i]
+        for k in range(i + 1, n):
+            total -= lower[k, i] * step[k]
+        step[i] = total / lower[i, i]
+    return True
+
+
+@njit(cache=True)
+def brighten(
+    padded: NDArray[np.float32],
+    margin: int,
+    p: NDArray[np.float64],
+    tables: Tables,
+    scale: float,
+    half_width: float,
+    work: Work,
+) -> None:
+    """Give ``p`` the flux that fits best where its line stands, without a background: that is linear."""
+    normal, gradient, totals = work[0], work[1], work[2]
+    p[4] = 1.0
+    p[5] = 0.0
+    direction = line_frame(p)[3] % len(tables[0])
+    accumulate(
+        padded, margin, p, p[:4].copy(), direction, tables, scale, half_width, 1e9, 0.0, HUBER,
+        normal, gradient, totals,
+    )  # fmt: skip
+    p[4] = max(1.0 + gradient[4] / max(normal[4, 4], 1e-12), 1.0)
+
+
+@njit(cache=True)
+def descend(
+    padded: NDArray[np.float32],
+    margin: int,
+    p: NDArray[np.float64],
+    tables: Tables,
+    scale: float,
+    half_width: float,
+    noise: float,
+    error: float,
+    law: float,
+    work: Work,
+) -> bool:
+    """Levenberg-Marquardt from ``p``, which is changed, until it is at the best line; False for too few pixels.
+
+    The matrices of where it ends are left in ``work``.
+    """
+    normal, gradient, totals, trial_normal, trial_gradient, trial_totals = work
+    region = p[:4].copy()
+    direction = line_frame(p)[3] % len(tables[0])
+    accumulate(
+        padded, margin, p, region, direction, tables, scale, half_width, noise, error, law,
+        normal, gradient, totals,
+    )  # fmt: skip
+    damping = 1e-3
+    trial = p.copy()
+    step = np.zeros(PARAMETERS)
+    for _ in range(MAX_ITERATIONS):
+        if totals[2] < PARAMETERS + 2:
+            return False
+        if not solved(normal, gradient, damping, step, PARAMETERS):
+            return False
+        promised = 0.0
+        for i in range(PARAMETERS):
+            promised += step[i] * gradient[i]
+        if promised < ENOUGH * 0.1:
+            break
+        for i in range(4):
+            # No end may jump further than the region it was looked for in.
+            step[i] = min(max(step[i], -half_width), half_width)
+        trial[:] = p + step
+        accumulate(
+            padded, margin, trial, region, direction, tables, scale, half_width, noise, error, law,
+            trial_normal, trial_gradient, trial_totals,
+        )  # fmt: skip
+        if trial_totals[0] <= totals[0] + 1e-6:
+            p[:] = trial
+            normal[:] = trial_normal
+            gradient[:] = trial_gradient
+            totals[:] = trial_totals
+            damping = max(damping * 0.2, 1e-6)
+            if promised < ENOUGH:
+                break
+        else:
+            damping *= 10.0
+            if promised < ENOUGH or damping > 1e5:
+                break
+    return True
+
+
+@njit(cache=True)
+def approach(
+    padded: NDArray[np.float32],
+    margin: int,
+    start: NDArray[np.float64],
+    uncertainty: float,
+    noise: float,
+    error: float,
+    fwhm: float,
+    half_width: float,
+    tables: Tables,
+    gaussian: Tables,
+    law: float,
+    p: NDArray[np.float64],
+    work: Work,
+) -> bool:
+    """Bring ``p`` from ``start`` to the nearest best line under a robust law (its matrices in ``work``)."""
+    totals = work[2]
+    p[:4] = start
+    # First a broad Gaussian, coarsely sampled, that sees the line from where the proposal may be off.
+    core = fwhm / GAUSSIAN_FWHM
+    broad = math.sqrt(core * core + uncertainty * uncertainty)
+    reach = 2.5 * broad + 1.0
+    brighten(padded, margin, p, gaussian, broad, reach, work)
+    searching = 0.0 if law == HUBER else SEARCH_ERROR
+    ok = descend(padded, margin, p, gaussian, broad, reach, noise, searching, law, work)
+    if law == TUKEY:
+        ok = ok and descend(padded, margin, p, tables, 1.0, half_width, noise, searching, law, work)
+    for _ in range(2):
+        # Then the PSF, again with the pixels that belong to where the line has come to, until it stays there.
+        before = p[:4].copy()
+        if law == HUBER:
+            brighten(padded, margin, p, tables, 1.0, half_width, work)
+        ok = ok and descend(padded, margin, p, tables, 1.0, half_width, noise, error, law, work)
+        if not ok or np.max(np.abs(p[:4] - before)) < 0.5:
+            break
+    length = math.hypot(p[2] - p[0], p[3] - p[1])
+    start_length = math.hypot(start[2] - start[0], start[3] - start[1])
+    moved = 0.5 * math.hypot(p[0] + p[2] - start[0] - start[2], p[1] + p[3] - start[1] - start[3])
+    reach = 4.0 * uncertainty + 0.5 * start_length + 3.0
+    ok = ok and p[4] > 0.0 and moved < reach and length < 2.0 * start_length + 4.0 * uncertainty + 6.0
+    return ok and totals[2] >= PARAMETERS + 2
+
+
+@njit(cache=True)
+def has_stayed(p: NDArray[np.float64], start: NDArray[np.float64], uncertainty: float) -> bool:
+    """Whether a line's middle is still where the proposal ``start`` had it."""
+    ux, uy, _, _ = line_frame(p)
+    x = 0.5 * (start[0] + start[2] - p[0] - p[2])
+    y = 0.5 * (start[1] + start[3] - p[1] - p[3])
+    length = math.hypot(start[2] - start[0], start[3] - start[1])
+    reach = STAYED_ACROSS * uncertainty + 1.0
+    return abs(y * ux - x * uy) < reach and abs(x * ux + y * uy) < reach + STAYED_ALONG * length
+
+
+@njit(cache=True, parallel=True)
+def fit_all(
+    padded: NDArray[np.float32],
+    margin: int,
+    ends: NDArray[np.float64],
+    uncertainty: NDArray[np.float64],
+    noise: NDArray[np.float64],
+    error: float,
+    fwhm: float,
+    half_width: float,
+    tables: Tables,
+    gaussian: Tables,
+    parameters: NDArray[np.float64],
+    covariance: NDArray[np.float64],
+    statistics: NDArray[np.float64],
+) -> None:
+    """Fit every row; results go into the last three arrays."""
+    for n in prange(len(ends)):
+        work = (np.zeros((7, 7)), np.zeros(7), np.zeros(8), np.zeros((7, 7)), np.zeros(7), np.zeros(8))
+        normal, gradient, totals = work[0], work[1], work[2]
+        p, best = np.zeros(PARAMETERS), np.zeros(PARAMETERS)
+        found, suspect = False, False
+        gain = -np.inf
+        masked = 0.0
+        cx, cy = 0.5 * (ends[n, 0] + ends[n, 2]), 0.5 * (ends[n, 1] + ends[n, 3])
+        hx, hy = 0.5 * (ends[n, 2] - ends[n, 0]), 0.5 * (ends[n, 3] - ends[n, 1])
+        # A short bright streak whose proposal lies across it holds the fit in a false direction: others are tried.
+        for attempt in range(4 if math.hypot(hx, hy) < 0.5 * TURNED_BELOW_PX else 1):
+            c, s = math.cos(attempt * math.pi / 4.0), math.sin(attempt * math.pi / 4.0)
+            dx, dy = c * hx - s * hy, s * hx + c * hy
+            start = np.array([cx - dx, cy - dy, cx + dx, cy + dy])
+            ok = approach(
+                padded, margin, start, uncertainty[n], noise[n], error, fwhm, half_width, tables, gaussian, HUBER,
+                p, work,
+            )  # fmt: skip
+            masked = totals[3] / max(totals[2] + totals[3], 1.0)
+            if ok and totals[6] - totals[0] > gain:
+                found = True
+                gain = totals[6] - totals[0]
+                suspect = totals[0] - totals[7] > SUSPECT_COST * totals[2]
+                best[:] = p
+            if ok and totals[0] - totals[7] < TURNED_ABOVE_COST * totals[2]:
+                break
+        statistics[n, 4] = masked
+        if not found:
+            parameters[n, :4] = ends[n]
+            parameters[n, 4] = np.nan
+            statistics[n, :4] = np.nan
+            statistics[n, 5] = 0.0
+            continue
+        # Redescending weights, from there and (where not all is well) from the proposal itself.
+        law = HUBER
+        gain = -np.inf
+        stayed = has_stayed(best, ends[n], uncertainty[n])
+        p[:] = best
+        ok = descend(padded, margin, p, tables, 1.0, half_width, noise[n], error, TUKEY, work)
+        if ok and totals[5] > LEAST_KEPT * totals[4] and p[4] > 0.0:
+            law = TUKEY
+            best[:] = p
+            gain = totals[6] - totals[0]
+            stayed = has_stayed(p, ends[n], uncertainty[n])
+        if not stayed or law == HUBER or suspect:
+            ok = approach(
+                padded, margin, ends[n], uncertainty[n], noise[n], error, fwhm, half_width, tables, gaussian, TUKEY,
+                p, work,
+            )  # fmt: skip
+            if ok and totals[5] > LEAST_KEPT * totals[4]:
+                gained = totals[6] - totals[0]
+                at_home = has_stayed(p, ends[n], uncertainty[n])
+                nearer = at_home and not stayed and gained > LEAST_GAIN
+                if nearer or (gained > gain and (at_home or not stayed) and law == TUKEY):
+                    law = TUKEY
+                    best[:] = p
+        p[:] = best
+        region = p[:4].copy()
+        direction = line_frame(p)[3] % len(tables[0])
+        accumulate(
+            padded, margin, p, region, direction, tables, 1.0, half_width, noise[n], error, law,
+            normal, gradient, totals,
+        )  # fmt: skip
+        parameters[n] = p
+        for i in range(7):
+            normal[i, i] += 1e-12 + 1e-9 * normal[i, i]
+        six = np.linalg.inv(normal[:PARAMETERS, :PARAMETERS].copy())
+        covariance[n] = six[:5, :5]
+        covariance[n, 4, 4] += (FLUX_ERROR * p[4]) ** 2
+        seven = np.linalg.inv(normal)
+        statistics[n, 0] = totals[1] / max(totals[2] - PARAMETERS, 1.0)
+        statistics[n, 1] = p[4] * math.sqrt(totals[4])
+        # One Newton step in the width from the optimum of the rest.
+        statistics[n, 2] = np.sum(seven[6] * gradient)
+        statistics[n, 3] = math.sqrt(seven[6, 6])
+        statistics[n, 4] = totals[3] / max(totals[2] + totals[3], 1.0)
+        statistics[n, 5] = 1.0
 
 
 @njit(cache=True, parallel=True)
@@ -470,21 +574,18 @@ def force_all(
     margin: int,
     ends: NDArray[np.float64],
     noise: NDArray[np.float64],
-    sigmas: NDArray[np.float64],
-    weights: NDArray[np.float64],
+    half_width: float,
+    tables: Tables,
     flux: NDArray[np.float64],
     sigma: NDArray[np.float64],
 ) -> None:
     """Forced flux of every row into ``flux`` and ``sigma``, which are left alone where there is none."""
-    half_width = 3.5 * np.sum(weights * sigmas) + 2.0
     h, w = padded.shape
     for n in prange(len(ends)):
         x0, y0, x1, y1 = ends[n, 0], ends[n, 1], ends[n, 2], ends[n, 3]
         if not math.isfinite(x0 + y0 + x1 + y1):
             continue
-        dx, dy = x1 - x0, y1 - y0
-        length = max(math.sqrt(dx * dx + dy * dy), 1e-6)
-        ux, uy = dx / length, dy / length
+        ux, uy, length, direction = line_frame(ends[n])
         row_begin = max(int(math.ceil(min(y0, y1) - half_width)), -margin)
         row_end = min(int(math.floor(max(y0, y1) + half_width)), h - margin - 1)
         columns = int(max(x0, x1) - min(x0, x1) + 2.0 * half_width) + 2
@@ -503,7 +604,7 @@ def force_all(
                 z = padded[y + margin, x + margin]
                 if math.isfinite(z):
                     data[used] = z
-                    light[used] = line_value(float(x), float(y), x0, y0, x1, y1, sigmas, weights)
+                    light[used] = line_profile(x - x0, y - y0, ux, uy, length, direction, tables)[0]
                     inside += light[used]
                     used += 1
         # The light within half_width of the line is nearly all there is; what is missing fell where nobody looks.
@@ -530,37 +631,3 @@ def force_all(
             background = (z1 * ll - lz * l1) / determinant
             flux[n] = f
             sigma[n] = math.sqrt(ones / determinant)
-
-
-@njit(cache=True)
-def line_value(
-    px: float,
-    py: float,
-    x0: float,
-    y0: float,
-    x1: float,
-    y1: float,
-    sigmas: NDArray[np.float64],
-    weights: NDArray[np.float64],
-) -> float:
-    """Value of a line of unit flux at a pixel: what ``line_profile`` gives first."""
-    dx, dy = x1 - x0, y1 - y0
-    length = math.sqrt(dx * dx + dy * dy)
-    if length < MIN_LENGTH_PX:
-        dx, dy = (dx / length, dy / length) if length > 1e-9 else (1.0, 0.0)
-        dx, dy, length = dx * MIN_LENGTH_PX, dy * MIN_LENGTH_PX, MIN_LENGTH_PX
-    ux, uy = dx / length, dy / length
-    t, d = (px - x0) * ux + (py - y0) * uy, -(px - x0) * uy + (py - y0) * ux
-    value = 0.0
-    for k in range(len(sigmas)):
-        s = sigmas[k]
-        a, b = t / s, (t - length) / s
-        if abs(d) > FAR_SIGMA * s or a < -FAR_SIGMA or b > FAR_SIGMA:
-            continue
-        along = 1.0
-        if a < FAR_SIGMA:
-            along -= 0.5 * math.erfc(a / ROOT_TWO)
-        if b > -FAR_SIGMA:
-            along -= 0.5 * math.erfc(-b / ROOT_TWO)
-        value += weights[k] * math.exp(-0.5 * d * d / (s * s)) / (ROOT_TWO_PI * s) / length * along
-    return value

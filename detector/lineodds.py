@@ -22,11 +22,11 @@ if TYPE_CHECKING:
 
     from detector.linepower import Core
 
-OFFSET = -15.2
-PER_LOG_SNR, BRIGHT_SNR, PER_LOG_BRIGHT = 3.08, 20.0, 0.63  # beyond SNR 20 more of it says little
-PER_LOG_LENGTH, LONG_PX, PER_LOG_LONG = 2.06, 20.0, -1.57
-PER_PEAK, PER_LONGER = -0.55, 0.70
-PER_NEAR, PER_SIDE, PER_FAR, PER_BEYOND = -3.07, -0.28, -0.11, -0.80
+OFFSET = -15.5
+PER_LOG_SNR, BRIGHT_SNR, PER_LOG_BRIGHT = 3.00, 20.0, 0.64  # beyond SNR 20 more of it says little
+PER_LOG_LENGTH, LONG_PX, PER_LOG_LONG = 2.20, 20.0, -1.75
+PER_PEAK, PER_LONGER = -0.91, 0.88
+PER_NEAR, PER_SIDE, PER_FAR, PER_BEYOND = -3.33, -0.52, -0.08, -0.73
 # Relative errors that the PSF is allowed, in what lies beside a line, beyond it, and in its highest point.
 BESIDE_ERROR, FAR_ERROR, POINT_ERROR = 0.04, 0.03, 0.1
 

@@ -183,6 +183,12 @@ def _judge(
     length = max(math.hypot(line[2] - line[0], line[3] - line[1]), 0.5)
     ux, uy = (line[2] - line[0]) / length, (line[3] - line[1]) / length
     count = min(max(1, int(2.0 * length + 0.5)), len(profile))
+    for k in range(count):
+        t = length * (k + 0.5) / count
+        profile[k] = _cubic(smooth, line[0] + t * ux, line[1] + t * uy)
+    cap = np.inf
+    if count >= CAPPED_FROM:
+        cap = CAP_SIGMA * math.sqrt(point) + CAP_TIMES * max(np.median(profile[:count]), 0.0)
     parallel = np.zeros(9)  # sums along the lines 4 px to one side ... 4 px to the other
     highest, shares = 0.0, 0.0
     for k in range(count):
@@ -190,13 +196,11 @@ def _judge(
         x, y = line[0] + t * ux, line[1] + t * uy
         share = _near(coverage, x, y)
         shares += share
-        for o in range(-4, 5):
-            if abs(o) != 3:
-                value = _cubic(smooth, x - o * uy, y + o * ux)
-                parallel[o + 4] += value
-                if o == 0:
-                    profile[k] = value
-                    highest = max(highest, value / math.sqrt(point * max(share, 0.25)))
+        profile[k] = min(profile[k], cap)
+        parallel[4] += profile[k]
+        highest = max(highest, profile[k] / math.sqrt(point * max(share, 0.25)))
+        for o in (-4, -2, -1, 1, 2, 4):
+            parallel[o + 4] += min(_cubic(smooth, x - o * uy, y + o * ux), cap)
     on, mean = parallel[4], parallel[4] / count
     out[COVERED] = shares / count
     noise = 2.0 * math.sqrt(power[min(count, len(power) - 1)] * max(shares / count, 0.25))
@@ -221,5 +225,5 @@ def _judge(
         total = 0.0
         for k in range(more):
             t = -0.5 * (5 + k) if side == 0 else length + 0.5 * (5 + k)
-            total += _cubic(smooth, line[0] + t * ux, line[1] + t * uy)
+            total += min(_cubic(smooth, line[0] + t * ux, line[1] + t * uy), cap)
         out[BEYOND] = max(out[BEYOND] if side == 1 else 0.0, 0.5 * total / math.sqrt(power[more]))

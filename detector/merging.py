@@ -31,7 +31,7 @@ ACROSS_CURVED = 0.004
 # Pieces of one line may leave this much between them, in pixels of their scale ...
 TOUCHING_PX = 4.0
 # ... or this share of the shorter one, if it is long, where a bright star or dead columns may have torn it.
-TORN = 0.3
+TORN = 0.5
 TORN_FROM_PX = 60.0
 # A piece makes a streak longer only if it is about as certain as the best one (in logits); and, where the best window
 # of 96 px saw a streak shorter than this, which it then saw whole, nearly so.
@@ -39,10 +39,11 @@ EXTENSION_LOGITS = 4.0
 WHOLE_PX = 70.0
 WHOLE_EXTENSION_LOGITS = 2.0
 # Windows this much less certain than a streak's best one say nothing of where it ends, those less so by more than this
-# count less; and it ends where windows of this weight together have reached.
+# count less; and it ends where windows of this weight together have reached. One that is sure is enough.
 TELLING_LOGITS = 3.0
 EQUAL_LOGITS = 1.0
 REACHED = 2.0
+SURE_LOGIT = 2.0
 # Shorter than this a streak has no direction that could be compared.
 DIRECTED_PX = 8.0
 MAX_ANGLE_RAD = math.radians(25.0)
@@ -152,14 +153,18 @@ def merge(proposals: Proposals, *, fwhm_px: float = 2.0, joiner: Joiner | None =
         lines, logit, scale = table.lines, table.logit, table.scale
         first = take_members(table.neighbours, joiner(table))
     gives = np.ones(len(windows), np.bool_)
-    for torn in (0.0, TORN):
-        joined, extends = first if torn == 0.0 else join(lines, logit, scale, extra, torn)
+    joined, extends = first
+    while True:
         gives &= extends[cluster]
         cluster = joined[cluster]
         lines, logit, scale = settle(windows.ends, windows.logit, windows.scale, cluster, gives)
         best = np.argsort(-logit, kind="stable")
         lines, logit, scale = lines[best], logit[best], scale[best]
         cluster = np.argsort(best)[cluster]
+        # What has become longer may reach over a gap that its pieces could not.
+        joined, extends = join(lines, logit, scale, extra, TORN)
+        if len(np.unique(joined)) == len(lines):
+            break
     return Proposals(lines, logit, scale, np.bincount(cluster))
 
 
@@ -497,7 +502,7 @@ def span(
     n = len(rows)
     if n == 1:
         return ends[0].copy()
-    weight = np.minimum(1.0, np.exp(logit[rows] - logit[0] + EQUAL_LOGITS))
+    weight = np.where(logit[rows] > SURE_LOGIT, REACHED, np.minimum(1.0, np.exp(logit[rows] - logit[0] + EQUAL_LOGITS)))
     sums = np.zeros(6)
     for k in range(n):
         gather(sums, ends[rows[k]], weight[k] / scale[rows[k]] ** 2)

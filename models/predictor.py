@@ -15,6 +15,7 @@ import torch
 from scipy import special
 
 from models.networks.asteroid import AsteroidNet
+from models.networks.snippets import SnippetNet
 from models.networks.streaknet import StreakNet, StreakNetShape
 from models.weights import BadWeights, load
 
@@ -22,9 +23,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from detector.merging import Snippets
     from models.weights import Weights
 
 
+# Lines of snippets that go through the merger together: 25 MB of states.
+SNIPPETS_AT_ONCE = 4_096
 # Half precision where the device is made for it.
 PRECISION = {"cuda": torch.float16, "cpu": torch.float32}
 
@@ -124,6 +128,37 @@ def bare_predictor(weights: Weights, device: str) -> StreakPredictor:
     network.load_state_dict({name: tensor for name, tensor in weights.tensors.items() if not is_verifier(name)})
     where = choose_device(device)
     return StreakPredictor(network.to(where).eval(), where, PRECISION[where.type], weights, None)
+
+
+@dataclass(frozen=True, eq=False)
+class SnippetJoiner:
+    """The trained merger of snippets: satisfies ``detector.merging.Joiner``."""
+
+    network: SnippetNet
+
+    def __call__(self, table: Snippets) -> NDArray[np.float64]:
+        """Give the probability ``[n, k]`` that each neighbour of a snippet belongs to its streak; 0 where none is."""
+        probability = np.zeros(table.neighbours.shape)
+        with torch.inference_mode():
+            for begin in range(0, len(probability), SNIPPETS_AT_ONCE):
+                rows = slice(begin, begin + SNIPPETS_AT_ONCE)
+                present = torch.from_numpy(table.neighbours[rows] >= 0)
+                logit = self.network(torch.from_numpy(table.features[rows]), present)
+                probability[rows] = np.where(present.numpy(), special.expit(logit.numpy().astype(np.float64)), 0.0)
+        return probability
+
+
+def load_snippet_joiner(name: str = "snippets") -> SnippetJoiner:
+    """Give the named merger of snippets; it is small, and runs on the CPU.
+
+    Errors: ``BadWeights`` where the weights are absent, changed or another network's.
+    """
+    weights = load(name)
+    if weights.facts.get("network") != "snippets":
+        raise BadWeights(f"{name!r} holds a {weights.facts.get('network')!r}, not a merger of snippets")
+    network = SnippetNet()
+    network.load_state_dict(dict(weights.tensors))
+    return SnippetJoiner(network.eval())
 
 
 def is_verifier(name: str) -> bool:

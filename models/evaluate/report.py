@@ -99,15 +99,22 @@ def _side_by_side(reports: Mapping[str, StreakReport]) -> str:
     first = next(iter(reports.values()))
     unit = _unit(first)
     head = ["detector", *(f"m50 at {rate:g} false per {unit}" for rate in FALSE_PER_FRAME)]
-    head += [f"found at {first.at_price.false_per_frame:g}", "end px, median", "mid-point px", "strict share"]
+    price = first.at_price.false_per_frame
+    head += [f"behind noise at {price:g}, mag", f"found at {price:g}", "end px, median", "mid-point px", "strict share"]
     rows = []
     for detector, report in reports.items():
-        halves = [_half(half) for half in report.half_magnitudes if half.lengths == "all"]
+        halves = [half for half in report.half_magnitudes if half.lengths == "all"]
+        behind = next(_behind(half) for half in halves if half.false_per_frame == price)
         at = report.at_price
-        rows.append([detector, *halves, str(at.found), figure(at.end_px), figure(at.mid_px)])
-        rows[-1].append(figure(at.strict_fraction))
+        rows.append([detector, *(_half(half) for half in halves), figure(behind), str(at.found)])
+        rows[-1] += [figure(value) for value in (at.end_px, at.mid_px, at.strict_fraction)]
     limits = [figure(half.noise_limit) for half in first.half_magnitudes if half.lengths == "all"]
-    return table(head, [*rows, ["noise alone (analytic, the same truths)", *limits, "", "", "", ""]])
+    return table(head, [*rows, ["noise alone (analytic, the same truths)", *limits, "0.00", "", "", "", ""]])
+
+
+def _behind(half: HalfMagnitude) -> float | None:
+    """How much brighter than the noise limit m50 is."""
+    return None if half.m50 is None or half.noise_limit is None else half.noise_limit - half.m50
 
 
 def _seconds(report: StreakReport) -> str:

@@ -23,7 +23,6 @@ from scipy import optimize, special
 from torch.nn import functional
 
 from detector.cutouts import cut_out, pyramid
-from detector.evidence import evidence
 from detector.examine import candidates
 from detector.psf import measure_psf
 from detector.sky import measure_sky, whiten
@@ -50,13 +49,13 @@ FRAME_PIXELS = 4132 * 4096
 LEAST_SNR = 5.0
 # Streaks per Mpx in the exposures (17 times as many in a frame): enough to learn from, few enough to lie apart.
 DENSITY = (8.0, 80.0)
-# Candidates of one exposure of 1 Mpx that are fitted: 8,500 a frame, far below any threshold.
-CANDIDATES = 500
+# Candidates of one exposure of 1 Mpx that are fitted: 6,800 a frame, far below any threshold.
+CANDIDATES = 400
 # False ones of one exposure that are kept: the most deceptive, and a sample of all the others.
 HARDEST = 80
 SAMPLED = 40
 # The second stage has to know the impostors of the matched filter too: in this share of the exposures.
-BOTH = 0.4
+BOTH = 0.8
 BATCH = 256
 LEARNING_RATE = 2e-3
 
@@ -124,11 +123,11 @@ def judge_exposure(network: StreakNetwork, scene: Scene, rng: np.random.Generato
     ends = found.fits.ends.reshape(-1, 2, 2)
     verdict = match_frame(trails[:, :4].reshape(-1, 2, 2), counts, ends, found.proposals.logit).verdict
     settled = np.flatnonzero(verdict != NEITHER)
-    fits = found.fits.take(settled)
-    stamps = cut_out(pyramid(unpadded(padded, shape, tiling)), fits.ends, fits.flux, found.psf)
+    found = found.take(settled)
+    stamps = cut_out(pyramid(unpadded(padded, shape, tiling)), found.fits.ends, found.fits.flux, found.psf)
     return Judged(
         stamps.astype(np.float16),
-        evidence(found.proposals.take(settled), fits, found.psf).astype(np.float32),
+        found.evidence().astype(np.float32),
         verdict[settled] == TRUE,
         np.ones(len(settled), np.float32),
         pixels=electrons.size,

@@ -19,7 +19,6 @@ import torch
 
 from detector.cutouts import cut_out, pyramid
 from detector.defects import find_defects
-from detector.evidence import evidence
 from detector.examine import candidates, profile_fwhm_px
 from detector.fits import read_frames
 from detector.frame import BadFrame, Frame
@@ -350,10 +349,10 @@ def labelled_candidates(frame: LabelledFrame, network: StreakNetwork) -> Judged:
     settled = np.flatnonzero(verdict != NEITHER)
     on_other = match_frame(others, np.ones(len(others), np.bool_), ends, logit).verdict[settled] != FALSE
     true = verdict[settled] == TRUE
-    fits = found.fits.take(settled)
+    found = found.take(settled)
     return Judged(
-        cut_out(pyramid(frame.pixels), fits.ends, fits.flux, found.psf).astype(np.float16),
-        evidence(found.proposals.take(settled), fits, found.psf).astype(np.float32),
+        cut_out(pyramid(frame.pixels), found.fits.ends, found.fits.flux, found.psf).astype(np.float16),
+        found.evidence().astype(np.float32),
         true,
         np.where(on_other & ~true, IMPOSTOR_WEIGHT, 1.0).astype(np.float32),
         pixels=frame.pixels.size,

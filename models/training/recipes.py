@@ -10,10 +10,11 @@ import torch
 from rich.progress import track
 
 from models.networks.streaknet import StreakNet
-from models.predictor import choose_device, is_verifier
+from models.predictor import choose_device, is_verifier, load_streak_network
 from models.training.asteroid import Verifying, train_and_calibrate
 from models.training.fit import Outcome, Run, fit
 from models.training.scenes import EVALUATION_SEEDS, Bank, make_bank
+from models.training.snippets import fit_snippets
 from models.training.streaknet import StreakValidation, streak_batch_loss, streak_batches
 from models.weights import load, save
 
@@ -144,7 +145,26 @@ def train_asteroid(training: Training) -> Outcome:
     return Outcome(training.rounds * training.verifying_steps, 0.0, "steps")
 
 
-RECIPES: Mapping[str, Callable[[Training], Outcome]] = {"streaknet": train_streaknet, "asteroid": train_asteroid}
+def train_snippets(training: Training) -> Outcome:
+    """Train the merger of snippets on the proposals of the shipped StreakNet, or of ``init_from``.
+
+    ``training.scenes`` skies are exposed once each; what came of it is ``folder/best.safetensors``.
+    """
+    shape = (training.scene_px, training.scene_px)
+    bank = Bank(training.folder / "bank", training.seed, training.scenes, KINDS[training.survey], shape)
+    for _ in track(make_bank(bank, os.cpu_count() or 1), "drawing skies", total=bank.count):
+        pass
+    network = load_streak_network(training.init_from or "streaknet", training.device)
+    run = Run(training.folder, training.steps, minutes=training.minutes, resume=training.resume)
+    recipe = {"survey": training.survey, "seed": training.seed, "steps": training.steps, "exposures": bank.count}
+    return fit_snippets(bank, network, run, {"recipe": recipe})
+
+
+RECIPES: Mapping[str, Callable[[Training], Outcome]] = {
+    "streaknet": train_streaknet,
+    "asteroid": train_asteroid,
+    "snippets": train_snippets,
+}
 
 
 def train(name: str, training: Training) -> Outcome:

@@ -91,7 +91,9 @@ def streaks_command(
     empty_fields: Annotated[int, typer.Option(min=0, help="With --survey: fields without an asteroid.")] = 1,
     asteroids: Annotated[float, typer.Option(min=0, help="With --survey: asteroids in a CCD.")] = 300.0,
     size: Annotated[str | None, typer.Option(metavar="HxW", help="With --survey: size of a CCD.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="With --survey: of the first field.")] = FIRST_EVALUATION_SEED,
+    seed: Annotated[
+        int, typer.Option(min=0, help="With --survey: of the first field; with --inject.")
+    ] = FIRST_EVALUATION_SEED,
     inject: Annotated[
         list[Path] | None,
         typer.Option(exists=True, metavar="FRAME", help="Own frame or folder to put streaks into; may be repeated."),

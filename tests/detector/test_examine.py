@@ -8,8 +8,9 @@ from astropy.wcs import WCS
 
 from detector.cutouts import CHANNELS, SIDE
 from detector.examine import Search, examine, examine_together
-from detector.fitting import line_profile
 from detector.frame import Frame, FrameHeader
+from detector.lineprofile import line_frame, line_profile, line_tables
+from detector.psf import GAUSSIAN_FWHM, Psf
 from detector.streaks import StreakFlag
 from detector.survey import GENERIC
 from detector.tiling import Tiling, pad, strips
@@ -56,12 +57,13 @@ class Oracle:
 def sky_with(streaks: np.ndarray, seed: int, electrons: float = 4000.0) -> Frame:
     rng = np.random.default_rng(seed)
     expected = np.full(SHAPE, NOISE_E**2)
-    out, sigmas, weights = np.zeros(6), np.array([1.0]), np.array([1.0])
+    tables = line_tables(Psf.gaussian(GAUSSIAN_FWHM)).arrays
     for streak in streaks:
+        ux, uy, length, direction = line_frame(streak)
         for y in range(SHAPE[0]):
             for x in range(max(int(streak[0]) - 8, 0), min(int(streak[2]) + 9, SHAPE[1])):
-                line_profile(float(x), float(y), *streak, sigmas, weights, out)
-                expected[y, x] += electrons * out[0]
+                light = line_profile(x - streak[0], y - streak[1], ux, uy, length, direction, tables)[0]
+                expected[y, x] += electrons * light
     stars = rng.uniform(20, 280, (30, 2))
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
     for sy, sx in stars:
@@ -128,8 +130,7 @@ def test_other_exposures_tell_what_stands_still_from_what_moves() -> None:
     standing = STREAKS[:2] + np.array([-5.0, 7.0, -5.0, 7.0])
     one, other = sky_with(STREAKS, 5, electrons=1500.0), sky_with(standing, 6, electrons=1500.0)
     pair = [
-        Frame(replace(frame.header, wcs=sky), frame.pixels, frame.mask)
-        for frame, sky in ((one, wcs), (other, shifted))
+        Frame(replace(frame.header, wcs=sky), frame.pixels, frame.mask) for frame, sky in ((one, wcs), (other, shifted))
     ]
     alone = examine(pair[0], Oracle(STREAKS, logit=0.0), Search())
     findings = next(examine_together(pair, Oracle(STREAKS, logit=0.0), Search(threshold=1e-9)))

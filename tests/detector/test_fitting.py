@@ -3,49 +3,15 @@
 import numpy as np
 import pytest
 
-from detector.fitting import fit_lines, forced_flux, line_profile
+from detector.fitting import fit_lines, forced_flux
 from detector.psf import Psf
+from tests.detector.test_lineprofile import drawn
 
 PSF = Psf(sigmas=np.array([0.8, 1.8]), weights=np.array([0.8, 0.2]), fwhm_px=1.95, n_stars=50)
 
 
 def model(ends: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    out, image = np.zeros(6), np.zeros(shape)
-    for y in range(shape[0]):
-        for x in range(shape[1]):
-            line_profile(float(x), float(y), *ends, PSF.sigmas, PSF.weights, out)
-            image[y, x] = out[0]
-    return image
-
-
-def brute_force(ends: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """The same line as a sum of 4,000 points."""
-    y, x = np.mgrid[: shape[0], : shape[1]].astype(float)
-    image = np.zeros(shape)
-    for t in (np.arange(4000) + 0.5) / 4000:
-        px, py = ends[0] + t * (ends[2] - ends[0]), ends[1] + t * (ends[3] - ends[1])
-        for sigma, weight in zip(PSF.sigmas, PSF.weights, strict=True):
-            image += weight * np.exp(-((x - px) ** 2 + (y - py) ** 2) / 2 / sigma**2) / (2 * np.pi * sigma**2) / 4000
-    return image
-
-
-@pytest.mark.parametrize("ends", [[10.2, 8.7, 31.4, 22.1], [20.0, 25.0, 20.3, 11.0], [15.1, 16.2, 16.9, 16.4]])
-def test_the_closed_form_is_the_integral_over_the_line(ends: list[float]) -> None:
-    line = np.array(ends)
-    np.testing.assert_allclose(model(line, (34, 44)), brute_force(line, (34, 44)), atol=2e-6)
-
-
-def test_the_derivatives_are_those_of_the_value() -> None:
-    ends, out, shifted = np.array([10.2, 8.7, 31.4, 22.1]), np.zeros(6), np.zeros(6)
-    for x, y in [(11.0, 9.0), (20.0, 15.0), (31.0, 23.0), (9.0, 8.0), (25.0, 17.0)]:
-        line_profile(x, y, *ends, PSF.sigmas, PSF.weights, out)
-        for k in range(4):
-            step = np.zeros(4)
-            step[k] = 1e-5
-            line_profile(x, y, *(ends + step), PSF.sigmas, PSF.weights, shifted)
-            assert (shifted[0] - out[0]) / 1e-5 == pytest.approx(out[1 + k], rel=1e-3, abs=1e-7)
-        line_profile(x, y, *ends, PSF.sigmas * (1 + 1e-5), PSF.weights, shifted)
-        assert (shifted[0] - out[0]) / 1e-5 == pytest.approx(out[5], rel=1e-3, abs=1e-7)
+    return drawn(PSF, ends, shape)[..., 0]
 
 
 def sky_with_lines(snr: float, count: int, seed: int) -> tuple[np.ndarray, np.ndarray, float]:
@@ -151,3 +117,42 @@ def test_a_forced_flux_on_masked_pixels_or_outside_is_unknown() -> None:
     assert (sigma[5:] > 0).all()
     assert (sigma[5:] < 20).all()
     assert forced_flux(frame, 4, np.zeros((0, 4)), PSF)[0].shape == (0,)
+
+
+def star_at(x: float, y: float, flux: float, shape: tuple[int, int]) -> np.ndarray:
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    heights = flux * PSF.weights / (2 * np.pi * PSF.sigmas**2)
+    square = (columns - x) ** 2 + (rows - y) ** 2
+    return sum(h * np.exp(-square / 2 / s**2) for h, s in zip(heights, PSF.sigmas, strict=True))
+
+
+@pytest.mark.parametrize("where", ["beyond-an-end", "beside-the-middle", "cosmic-ray"])
+def test_what_touches_a_streak_does_not_drag_it(where: str) -> None:
+    count, rng, snr, noise_e = 24, np.random.default_rng(21), 50.0, 15.0
+    frame, lines = np.zeros((64, 64 * count), np.float32), []
+    for k in range(count):
+        angle = 2 * np.pi * k / count
+        unit = np.array([np.cos(angle), np.sin(angle)])
+        across = np.array([-unit[1], unit[0]])
+        middle = np.array([31.5, 31.5]) + rng.uniform(-0.5, 0.5, 2)
+        line = np.concatenate([middle - 10 * unit, middle + 10 * unit])
+        profile = model(line, (64, 64))
+        flux = snr / np.sqrt((profile**2).sum())
+        image = flux * profile
+        if where == "beyond-an-end":
+            image += star_at(*(middle + 13.5 * unit + 2 * across), 2 * flux, (64, 64))
+        elif where == "beside-the-middle":
+            image += star_at(*(middle + 3 * unit + 5 * across), 2 * flux, (64, 64))
+        else:
+            steps = np.rint(middle + 4 * unit + np.arange(-9, 10)[:, None] * (across + 0.3 * unit)).astype(int)
+            image[steps[:, 1], steps[:, 0]] += 30.0
+        image += rng.normal(size=image.shape) * np.sqrt(1.0 + image / noise_e)
+        frame[:, 64 * k : 64 * (k + 1)] = image
+        lines.append(line + np.array([64 * k, 0, 64 * k, 0]))
+    truth = np.array(lines)
+    start = truth + rng.uniform(-1.5, 1.5, truth.shape)
+    fits = fit_lines(frame, 0, start, np.full(count, 1.5), np.full(count, noise_e), PSF)
+    turned = np.arctan2(*(fits.ends[:, 2:] - fits.ends[:, :2]).T) - np.arctan2(*(truth[:, 2:] - truth[:, :2]).T)
+    turned = np.degrees(np.abs((turned + np.pi / 2) % np.pi - np.pi / 2))
+    assert (turned < 3.0).mean() >= 0.85
+    assert np.median(np.hypot(*(fits.ends - truth)[:, :2].T)) < 0.3

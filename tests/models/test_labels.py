@@ -10,6 +10,7 @@ from astropy.io import fits
 from detector.psf import Psf
 from detector.tiling import Tiling
 from models.evaluate.injection import unit_streak
+from models.networks.asteroid import AsteroidNet
 from models.networks.streaknet import StreakNet, StreakNetShape
 from models.training.labels import (
     IMPOSTOR_WEIGHT,
@@ -148,3 +149,21 @@ def test_labels_teach_an_untrained_network_to_find_them_in_a_frame_held_back(tmp
     assert kept.tensors["verifier.kept"].tolist() == [1, 1]
     assert kept.facts["calibration"] == {"slope": 1}
     assert kept.facts["recipe"]["labels"] == {"asteroids": 12, "others": 12, "frames": 3}
+
+
+def test_labels_teach_an_untrained_second_stage_which_proposals_are_asteroids(tmp_path: Path) -> None:
+    labels = write_night(tmp_path / "night", frames=4)
+    shipped = load("streaknet")
+    torch.manual_seed(3)
+    blank = {f"verifier.{name}": tensor for name, tensor in AsteroidNet().state_dict().items()}
+    begin = str(tmp_path / "begin.safetensors")
+    save(Path(begin), {**shipped.tensors, **blank}, shipped.facts)
+    training = LabelTraining(
+        tmp_path / "run", labels, tmp_path / "night", steps=40, device="cpu", init_from=begin, learning_rate=2e-3
+    )
+    done = train_on_labels("asteroid", training)
+    assert (done.asteroids, done.impostors, done.frames) == (16, 16, 4)
+    assert done.run.best_loss < 0.5 * done.before["loss"]
+    finished = load(str(tmp_path / "run" / "streaknet.safetensors"))
+    assert finished.facts["calibration"] == shipped.facts["calibration"]  # too few asteroids to make a new one
+    assert torch.equal(finished.tensors["dense.weight"], shipped.tensors["dense.weight"])
