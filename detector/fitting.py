@@ -53,9 +53,9 @@ TURNED_BELOW_PX = 40.0
 TURNED_ABOVE_COST = 1.6
 # A fit whose robust cost is beyond this, or that has wandered off, is held against one that never let outliers in.
 SUSPECT_COST = 1.15
-# A brighter neighbour draws a line away; what stayed within so many uncertainties (and part of the length, along the
-# line) of its proposal goes before it, if it explains as much as a streak of SNR 4 does.
-STAYED_ACROSS, STAYED_ALONG = 2.5, 0.35
+# A brighter neighbour draws a line away: one whose ends stayed within so many uncertainties and pixels of the proposal
+# goes before it, if it explains as much as a streak of SNR 4 does.
+STAYED, STAYED_PX = 4.0, 2.0
 LEAST_GAIN = 16.0
 # Cosmic rays too faint to be seen under a bright streak and what is not known of a PSF's wings: a part of the flux.
 FLUX_ERROR = 0.01
@@ -181,7 +181,8 @@ def accumulate(
     """Normal equations of the pixels near the line ``region``: 7 parameters (the six and the logarithm of the width).
 
     The region stands still while the line ``p`` moves in it, so that costs can be compared. ``scale`` widens the PSF
-    of the tables; where that makes it broad only every so-manieth pixel of every so-manieth row is looked at. ``error`` is how wrong the model may be, relative; ``law`` the robust one.
+    of the tables; where that makes it broad only every so-manieth pixel of every so-manieth row is looked at.
+    ``error`` is how wrong the model may be, relative; ``law`` the robust one.
     totals = robust cost (-2 ln likelihood), chi2, pixels used, pixels masked, sum(m^2) of unit flux, the part of it
     that the weights leave, robust cost without a line, what the variances add to the cost.
     """
@@ -436,15 +437,18 @@ def approach(
     """Bring ``p`` from ``start`` to the nearest best line under a robust law (its matrices in ``work``)."""
     totals = work[2]
     p[:4] = start
-    # First a broad Gaussian, coarsely sampled, that sees the line from where the proposal may be off.
-    core = fwhm / GAUSSIAN_FWHM
-    broad = math.sqrt(core * core + uncertainty * uncertainty)
-    reach = 2.5 * broad + 1.0
-    brighten(padded, margin, p, gaussian, broad, reach, work)
-    searching = 0.0 if law == HUBER else SEARCH_ERROR
-    ok = descend(padded, margin, p, gaussian, broad, reach, noise, searching, law, work)
-    if law == TUKEY:
-        ok = ok and descend(padded, margin, p, tables, 1.0, half_width, noise, searching, law, work)
+    ok = True
+    if law == HUBER:
+        # First a broad Gaussian, coarsely sampled, that sees the line from where the proposal may be off.
+        core = fwhm / GAUSSIAN_FWHM
+        broad = math.sqrt(core * core + uncertainty * uncertainty)
+        reach = 2.5 * broad + 1.0
+        brighten(padded, margin, p, gaussian, broad, reach, work)
+        ok = descend(padded, margin, p, gaussian, broad, reach, noise, 0.0, law, work)
+    else:
+        # What redescends sees only what is near: the line as it was proposed, forgiven what it misses by.
+        brighten(padded, margin, p, tables, 1.0, half_width, work)
+        ok = descend(padded, margin, p, tables, 1.0, half_width, noise, SEARCH_ERROR, law, work)
     for _ in range(2):
         # Then the PSF, again with the pixels that belong to where the line has come to, until it stays there.
         before = p[:4].copy()
@@ -463,13 +467,11 @@ def approach(
 
 @njit(cache=True)
 def has_stayed(p: NDArray[np.float64], start: NDArray[np.float64], uncertainty: float) -> bool:
-    """Whether a line's middle is still where the proposal ``start`` had it."""
-    ux, uy, _, _ = line_frame(p)
-    x = 0.5 * (start[0] + start[2] - p[0] - p[2])
-    y = 0.5 * (start[1] + start[3] - p[1] - p[3])
-    length = math.hypot(start[2] - start[0], start[3] - start[1])
-    reach = STAYED_ACROSS * uncertainty + 1.0
-    return abs(y * ux - x * uy) < reach and abs(x * ux + y * uy) < reach + STAYED_ALONG * length
+    """Whether a line's ends are still where the proposal ``start`` had them."""
+    reach = STAYED * uncertainty + STAYED_PX
+    straight = max(math.hypot(p[0] - start[0], p[1] - start[1]), math.hypot(p[2] - start[2], p[3] - start[3]))
+    crossed = max(math.hypot(p[0] - start[2], p[1] - start[3]), math.hypot(p[2] - start[0], p[3] - start[1]))
+    return min(straight, crossed) < reach
 
 
 @njit(cache=True, parallel=True)

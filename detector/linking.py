@@ -5,7 +5,8 @@ tracks reach deeper than single streaks. The order is: sightings of a field (``s
 object (``tracklets``) -> what agrees and what chance would give (``motion``) -> a score, given as a callable -> best
 first, each sighting in one track at most -> missing sightings looked for at the predicted place.
 
-Two, three and more sightings are accepted by thresholds of their own: two of four are mostly chance.
+Two, three and more sightings are accepted by thresholds of their own, for two of four are mostly chance; and so are
+things that hardly move, for those are mostly stars and galaxies that a noisy fit moved about.
 
 What fails at night: a field of one exposure has no track; that is no error. Wide fields are linked in pieces of the
 sky, overlapping by what an object can move.
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from detector.footprints import Footprint, covered, footprints_of
-from detector.motion import features, motion_on, paths
+from detector.motion import FEATURES, features, motion_on, paths
 from detector.sightings import DAY_S, NIGHT_S, fields, project
 from detector.standing import static_rows, surroundings
 from detector.tracklets import tracklets
@@ -46,7 +47,10 @@ SAME_OBJECT_ACROSS_PX, SAME_OBJECT_ALONG_PX = 4.0, 6.0
 PART_ACROSS_PX, PART_ALONG_PX = 3.0, 2.0
 PART_ANGLE_DEG, PART_ANGLE_FROM_PX = 20.0, 8.0
 PART_MAG = 1.5
-CHANCE_AT_PLACE = 0.1
+CHANCE_AT_PLACE = 0.03
+# Beyond any tail of a fit: such a set is none, whatever else speaks for it.
+WORST_PLACE_CHI2, WORST_TRAIL_CHI2 = 25.0, 80.0
+_PLACE, _TRAIL = FEATURES.index("chi2_place"), FEATURES.index("chi2_worst")
 _BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
 
@@ -56,8 +60,8 @@ class Scorer(Protocol):
     def __call__(self, table: NDArray[np.float64]) -> NDArray[np.float64]:
         """Give the probability that a set is one object, by its features ``[n, len(FEATURES)]``."""
 
-    def threshold(self, sightings: int) -> float:
-        """Give the lowest probability at which a track of so many sightings is accepted."""
+    def accepts(self, table: NDArray[np.float64], score: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Tell which sets are tracks, by their features and their probability ``[n]``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +152,9 @@ class Sets:
         """All sets that the trails of a plane allow."""
         members = tracklets(plane, longest_gap_s=NIGHT_S)
         bare = cls(plane, surroundings(plane), footprints_of(plane), members, np.empty((0, 0)))
-        return replace(bare, table=bare.judged(members))
+        table = bare.judged(members)
+        agrees = (table[:, _PLACE] < WORST_PLACE_CHI2) & (table[:, _TRAIL] < WORST_TRAIL_CHI2)
+        return replace(bare, members=members[agrees], table=table[agrees])
 
     def judged(self, members: I8) -> F8:
         """The features of other sets of the same plane."""
@@ -169,9 +175,7 @@ def resolved(sets: Sets, scorer: Scorer, used: set[int], core: NDArray[np.bool_]
     row_of = plane.catalogue.row[plane.index]
     taken = np.isin(row_of, np.array(sorted(used), np.int64)) if used else np.zeros(len(row_of), np.bool_)
     score = scorer(sets.table) if len(sets.members) else np.empty(0)
-    count = (sets.members >= 0).sum(axis=1)
-    lowest = np.array([scorer.threshold(n) for n in range(len(plane.times_s) + 1)])
-    hopeful = np.flatnonzero(score >= lowest[count])
+    hopeful = np.flatnonzero(scorer.accepts(sets.table, score)) if len(score) else np.empty(0, np.int64)
     queue = [(-float(score[m]), tuple(sets.members[m].tolist())) for m in hopeful.tolist()]
     heapq.heapify(queue)
     seen: set[tuple[int, ...]] = set()
@@ -185,9 +189,10 @@ def resolved(sets: Sets, scorer: Scorer, used: set[int], core: NDArray[np.bool_]
             left = tuple(free.tolist())
             if (free >= 0).sum() >= 2 and left not in seen:
                 seen.add(left)
-                value = float(scorer(sets.judged(free[None]))[0])
-                if value >= lowest[(free >= 0).sum()]:
-                    heapq.heappush(queue, (-value, left))
+                table = sets.judged(free[None])
+                value = scorer(table)
+                if scorer.accepts(table, value)[0]:
+                    heapq.heappush(queue, (-float(value[0]), left))
             continue
         way = paths(plane, mine[None])
         if _same_object(plane, way[0], ways).any():
@@ -196,18 +201,17 @@ def resolved(sets: Sets, scorer: Scorer, used: set[int], core: NDArray[np.bool_]
         taken[mine[mine >= 0]] = True
         accepted.append((-negative, mine))
     tracks = []
-    for value, members in accepted:
-        first = members[members >= 0][0]
-        if not core[first]:
+    for probability, mine in accepted:
+        if not core[mine[mine >= 0][0]]:
             continue
-        whole = recovered(sets, members, taken)
-        shown = sets.shown(members[None])[0] | (whole >= 0)
+        whole = recovered(sets, mine, taken)
+        shown = sets.shown(mine[None])[0] | (whole >= 0)
         chosen = whole[whole >= 0]
         taken[chosen] = True
         days = plane.catalogue.epoch_mjd_tai + plane.time_s[chosen] / DAY_S
-        motion = motion_on(plane, members)
+        motion = motion_on(plane, mine)
         rows, times = tuple(row_of[chosen].tolist()), tuple(days.tolist())
-        tracks.append(Track(rows, times, value, motion, int(shown.sum()), len(plane.times_s)))
+        tracks.append(Track(rows, times, probability, motion, int(shown.sum()), len(plane.times_s)))
     return tracks
 
 

@@ -66,8 +66,8 @@ class Psf:
     """The effective PSF, the pixel included, as a sum of circular Gaussians.
 
     ``sigmas`` [k] in pixels and ``weights`` [k], which add up to 1: a star of flux 1 has
-    ``sum(weights / (2 pi sigmas**2) * exp(-r**2 / (2 sigmas**2)))`` in the pixel at distance ``r``. ``fwhm_px`` is that
-    profile's; ``n_stars`` the number of stars measured, 0 when the width is somebody's guess.
+    ``sum(weights / (2 pi sigmas**2) * exp(-r**2 / (2 sigmas**2)))`` in the pixel at distance ``r``, nearly.
+    ``fwhm_px`` is its width; ``n_stars`` the number of stars measured, 0 when the width is somebody's guess.
 
     Stars are not round: where there were enough of them, ``image`` ``[n, n]`` (n odd, the source in the middle, y up
     the rows) is what they really look like: the light in a pixel whose centre is so far from the source, every
@@ -461,17 +461,11 @@ def _drawn(guess: Psf, coefficients: NDArray[np.float64], core: float, radius: i
     inside = float(image.sum() * step**2)
     if not 0.8 * inside < total < 1.25 * inside or image[half, half] <= 0.0:
         return guess
-    sigmas, weights = _round(coefficients, core, radius)
-    return Psf(sigmas, weights, _fwhm(sigmas, weights), guess.n_stars, image / total, step, error)
-
-
-def _round(
-    coefficients: NDArray[np.float64], core: float, radius: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Sigmas and weights of the circular Gaussians nearest to the mean over all directions, wings included."""
-    r = np.linspace(0.0, radius, 8 * radius + 1)
+    r = np.linspace(0.0, radius, 64 * radius + 1)
     profile = _terms(r, np.zeros_like(r), core, radius)[:, :ROUND_SIZES] @ coefficients[:ROUND_SIZES]
-    return _gaussians(r, profile / profile[0], np.hypot(0.01 * profile / profile[0], 1e-4))
+    sigmas, weights = _gaussians(r[::8], profile[::8] / profile[0], np.hypot(0.01 * profile[::8] / profile[0], 1e-4))
+    fwhm_px = 2.0 * float(r[np.argmax(profile < 0.5 * profile[0])])
+    return Psf(sigmas, weights, fwhm_px, guess.n_stars, image / total, step, error)
 
 
 def _fwhm(sigmas: NDArray[np.float64], weights: NDArray[np.float64]) -> float:

@@ -51,6 +51,8 @@ NEIGHBOURS_ARCSEC = 160.0
 POSITION_ERR_PX, TRAIL_ERR_PX = 1.5, 4.0
 # Below these, claimed errors are not believed: distortion, blending, an uneven trail.
 LEAST_POSITION_PX, LEAST_TRAIL_PX, LEAST_TRAIL_SHARE = 0.08, 0.3, 0.03
+# A mid-point more uncertain than this, or a length by as much and half of itself, is none.
+UNMEASURED_PX = 5.0
 # Of a trail that is not longer than the PSF only its being short is known.
 SHORT_TRAIL_PX = 2.0
 _LOGIT_LIMIT = 14.0
@@ -122,8 +124,15 @@ def catalogue(table: Columns, shapes: Mapping[tuple[str, int], tuple[float, floa
     mjd = _times(table["mid_time_utc"])
     placed = np.all([np.isfinite(table[name]) for name in (*ENDS, *_SKY, "score")], axis=0)
     timed = np.isfinite(mjd)
-    left_out = Counter({"no-position": int((~placed).sum()), "no-time": int((placed & ~timed).sum())})
-    row = np.flatnonzero(placed & timed)
+    measured = _measured(table, get)
+    left_out = Counter(
+        {
+            "no-position": int((~placed).sum()),
+            "no-time": int((placed & ~timed).sum()),
+            "unmeasured": int((placed & timed & ~measured).sum()),
+        }
+    )
+    row = np.flatnonzero(placed & timed & measured)
     number = {name: np.asarray(table[name][row], np.float64) for name in REQUIRED_NUMBERS}
     number |= {name: np.asarray(get[name][row], np.float64) for name in OPTIONAL_NUMBERS}
     middle = unit_vectors(number["ra"], number["dec"])
@@ -157,6 +166,21 @@ def catalogue(table: Columns, shapes: Mapping[tuple[str, int], tuple[float, floa
     )
 
 
+def _measured(table: Columns, get: Columns) -> NDArray[np.bool_]:
+    """Whether a row says where it is: a fit that claims more than ``UNMEASURED_PX`` has found nothing to hold on to.
+
+    Such rows (saturated stars, mostly) would agree with everything.
+    """
+    length_px = np.hypot(table["x1"] - table["x0"], table["y1"] - table["y0"])
+    length = separation_deg(*(unit_vectors(table[f"ra{end}"], table[f"dec{end}"]) for end in "01")) * ARCSEC
+    with np.errstate(invalid="ignore", divide="ignore"):
+        px = length_px / length
+        place = np.hypot(get["ra_err"], get["dec_err"]) * ARCSEC * px
+        trail = get["trail_length_arcsec_err"] * px
+        free = (place > UNMEASURED_PX) | (trail > UNMEASURED_PX + 0.5 * length_px)
+    return np.asarray(~free, np.bool_)
+
+
 def _times(texts: NDArray[np.str_]) -> F8:
     """MJD (TAI) of ISO times in UTC, with or without a trailing Z; NaN where there is none that can be read."""
     mjd: dict[str, float] = {}
@@ -180,9 +204,12 @@ def _frames(
 ) -> tuple[Frames, I8, F8]:
     """The frames of the rows, each row's frame, and each row's pixel scale (arcsec)."""
     extension = np.nan_to_num(number["extension"]).astype(np.int64)
-    keys = np.rec.fromarrays([names.astype(np.str_), extension], names="name,extension")
-    listed, first, frame = np.unique(keys, return_index=True, return_inverse=True)
-    frame = frame.reshape(-1).astype(np.int64)
+    keys: dict[tuple[str, int], int] = {}
+    frame = np.array(
+        [keys.setdefault(key, len(keys)) for key in zip(names.tolist(), extension.tolist(), strict=True)], np.int64
+    )
+    listed = list(keys)
+    first = np.unique(frame, return_index=True)[1]
     length = separation_deg(ends[:, 0], ends[:, 1]) * ARCSEC
     length_px = np.hypot(number["x1"] - number["x0"], number["y1"] - number["y0"])
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -191,13 +218,11 @@ def _frames(
     scale = np.where(np.isfinite(scale), scale, np.nanmedian(scale) if np.isfinite(scale).any() else 1.0)
     if np.isfinite(exposure_s).any():
         exposure_s = np.where(np.isfinite(exposure_s), exposure_s, np.nanmedian(exposure_s))
-    shape = np.array(
-        [shapes.get((str(one["name"]), int(one["extension"])), (np.nan, np.nan)) for one in listed], np.float64
-    ).reshape(-1, 2)
+    shape = np.array([shapes.get(key, (np.nan, np.nan)) for key in listed], np.float64).reshape(-1, 2)
     frames = Frames(
-        name=np.asarray(listed["name"]),
-        extension=np.asarray(listed["extension"], np.int64),
-        detector=_detectors(ccd[first], np.asarray(listed["extension"], np.int64)),
+        name=np.array([name for name, _ in listed], np.str_),
+        extension=extension[first],
+        detector=_detectors(ccd[first], extension[first]),
         shape=shape,
         scale_arcsec=scale,
         time_s=time_s[first],
@@ -356,8 +381,8 @@ def fields(found: Catalogue) -> list[I8]:
     count = len(frames.name)
     if not count:
         return []
-    middles = np.stack([np.bincount(found.frame, found.middle[:, axis], count) for axis in range(3)], axis=1)
-    middles /= np.linalg.norm(middles, axis=1)[:, None]
+    sums = np.stack([np.bincount(found.frame, found.middle[:, axis], count) for axis in range(3)], axis=1)
+    middles = np.asarray(sums / np.linalg.norm(sums, axis=1)[:, None], np.float64)
     radius = np.zeros(count)
     np.maximum.at(radius, found.frame, separation_deg(found.middle, middles[found.frame]) * ARCSEC)
     seen = np.nan_to_num(0.5 * np.hypot(frames.shape[:, 0], frames.shape[:, 1]) * frames.scale_arcsec)

@@ -104,10 +104,11 @@ def _marked(count: int, pairs: I8) -> NDArray[np.bool_]:
 def _density(plane: Plane) -> F8:
     """Sightings per arcsec^2 about each, in its own exposure, by the distance of its fifth neighbour."""
     density = np.empty(len(plane.index))
+    # Few sightings say little of how large their frames are: no CCD is smaller.
+    extent = max(float(np.ptp(plane.place, axis=0).max(initial=0.0)), 500.0 * plane.scale_arcsec)
     for exposure in range(len(plane.times_s)):
         here = plane.exposure == exposure
         place = plane.place[here]
-        extent = max(float(np.ptp(place, axis=0).max()), 100.0 * plane.scale_arcsec) if len(place) else 1.0
         if len(place) <= _NEIGHBOURS:
             density[here] = len(place) / extent**2
             continue

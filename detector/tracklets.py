@@ -245,7 +245,7 @@ def fit_motion(members: I8, middle_s: float, time_s: F8, place: F8, spread: F8) 
     for i in range(4):
         for j in range(4):
             covariance[i, j] *= scale[i] * scale[j]
-    return covariance @ right, covariance
+    return covariance @ right, covariance  # type: ignore[return-value]  # numpy says floating, which is float64
 
 
 @njit(cache=True, nogil=True)

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# Two, three, four and more sightings: calibrated and accepted apart.
-CLASSES = (2, 3, 4)
+# Two, three, four and more sightings; and those that moved by less than this: calibrated and accepted apart.
+CLASSES = ("2", "3", "4", "2-slow", "3-slow", "4-slow")
+SLOW_PX = 8.0
 ARRAYS = ("roots", "feature", "threshold", "left", "right", "value")
 
 
@@ -38,18 +39,25 @@ class Linker:
 
     def __call__(self, table: NDArray[np.float64]) -> NDArray[np.float64]:
         """The probability that each set of sightings ``[n, len(FEATURES)]`` is one object."""
-        kind = np.clip(table[:, 0].astype(np.int64), CLASSES[0], CLASSES[-1]) - CLASSES[0]
+        kind = classes_of(table)
         logit = np.array(self.slopes)[kind] * self.trees(table) + np.array(self.intercepts)[kind]
         probability: NDArray[np.float64] = expit(logit)
         return probability
 
-    def threshold(self, sightings: int) -> float:
-        """The lowest probability at which a track of so many sightings is accepted."""
-        return self.thresholds[min(max(sightings, CLASSES[0]), CLASSES[-1]) - CLASSES[0]]
+    def accepts(self, table: NDArray[np.float64], score: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """Which sets are tracks: those at or above the threshold of their class."""
+        return np.asarray(score >= np.array(self.thresholds)[classes_of(table)], np.bool_)
 
     def accepting(self, threshold: float) -> Linker:
         """The same score with one threshold for all tracks."""
         return replace(self, thresholds=(threshold,) * len(CLASSES))
+
+
+def classes_of(table: NDArray[np.float64]) -> NDArray[np.int64]:
+    """The class of each set of sightings, an index into ``CLASSES``, by its features."""
+    sightings = np.clip(table[:, FEATURES.index("sightings")].astype(np.int64), 2, 4)
+    slow = table[:, FEATURES.index("log_shift_px")] < np.log(SLOW_PX)
+    return sightings - 2 + 3 * slow
 
 
 def load_linker(name_or_path: str = "linker") -> Linker:
@@ -68,7 +76,7 @@ def from_weights(weights: Weights, name: str) -> Linker:
         trees = Trees(**{array: weights.tensors[array].numpy() for array in ARRAYS})
     except (KeyError, ValueError) as error:
         raise BadWeights(f"{name}: {error}") from error
-    calibration = [facts["calibration"][str(kind)] for kind in CLASSES]
+    calibration = [facts["calibration"][kind] for kind in CLASSES]
     return Linker(
         trees,
         tuple(float(one["slope"]) for one in calibration),

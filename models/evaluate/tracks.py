@@ -21,7 +21,7 @@ from detector.astrometry import east_north, unit_vectors
 from detector.linking import link
 from detector.sightings import catalogue, fields, off, onto
 from models.evaluate.completeness import LENGTH_CLASSES, half_magnitude
-from models.evaluate.matching import accepted_pairs, end_distances, ends_of, inside, lengths
+from models.evaluate.matching import accepted_pairs, end_distances, inside, lengths
 from models.evaluate.sample import same_path
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def _by_frame(table: Columns, *, by_extension: bool) -> dict[tuple[str, int], ND
 
 
 def _ends(table: Columns) -> NDArray[np.float64]:
-    return ends_of(np.rec.fromarrays([table[name] for name in ("x0", "y0", "x1", "y1")], names="x0,y0,x1,y1"))
+    return np.stack([table[name] for name in ("x0", "y0", "x1", "y1")], axis=1).reshape(-1, 2, 2)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,11 @@ MAG_AT_SNR_10 = 25.2
 
 @dataclass(frozen=True)
 class Circumstances:
-    """One field: camera, exposures, how many asteroids and false candidates a CCD, how well the detector does."""
+    """One field: camera, exposures, how many asteroids and false candidates a CCD, how well the detector does.
+
+    ``half_snr`` is where half are found, ``logit`` the typical one of false candidates, ``separation`` how far it rises
+    for a true one; ``shares`` are those of the kinds of false candidates: still, about stars, spikes, anywhere, stuck.
+    """
 
     scale_arcsec: float
     exposure_s: float
@@ -41,6 +45,7 @@ class Circumstances:
     asteroids: float
     false: float
     half_snr: float
+    logit: float
     separation: float
     shares: tuple[float, ...]
 
@@ -54,17 +59,21 @@ def draw_circumstances(rng: np.random.Generator) -> Circumstances:
     starts = np.arange(number) * (exposure_s + gap)
     if rng.random() < 0.3:
         starts = starts + np.cumsum(rng.exponential(0.5 * (exposure_s + gap), number))
+    shape = (2066, 2048) if rng.random() < 0.8 else (4132, 4096)
     return Circumstances(
         scale_arcsec=0.1 if euclid else float(rng.uniform(0.1, 0.4)),
         exposure_s=exposure_s,
         times_s=tuple(starts.tolist()),
         dither_arcsec=float(rng.uniform(0.0, 100.0)),
-        shape=(2066, 2048) if rng.random() < 0.6 else (4132, 4096),
+        shape=shape,
         fwhm_px=float(rng.uniform(1.5, 2.2) if euclid else rng.uniform(1.8, 5.0)),
-        asteroids=float(np.exp(rng.uniform(np.log(3.0), np.log(500.0)))) if rng.random() < 0.9 else 0.0,
+        asteroids=float(np.exp(rng.uniform(np.log(3.0), np.log(500.0)))) * shape[0] / 4132
+        if rng.random() < 0.9
+        else 0.0,
         false=float(np.exp(rng.uniform(np.log(10.0), np.log(5000.0)))),
         half_snr=float(rng.uniform(4.5, 8.0)),
-        separation=float(rng.uniform(1.5, 5.0)),
+        logit=float(rng.normal(-5.0, 1.0)),
+        separation=float(rng.uniform(1.0, 6.0)),
         shares=tuple(rng.dirichlet(np.array([4.0, 2.0, 1.0, 3.0, 0.5])).tolist()),
     )
 
@@ -116,11 +125,14 @@ def _axes(rng: np.random.Generator) -> F8:
 
 
 def _draw_asteroids(rng: np.random.Generator, night: Circumstances, margin: float) -> F8:
-    """``[n, 5]``: x, y (px of the field, at its middle time), trail x, y (px in one exposure), magnitude."""
+    """``[n, 6]``: x, y (px of the field, at its middle time), trail x, y (px in one exposure), magnitude, favour.
+
+    The detector's favour is 0 to 1: some shapes and rates it scores low however bright they are, short ones above all.
+    """
     height, width = night.shape
     area = (height + 2 * margin) * (width + 2 * margin) / (height * width)
     n = rng.poisson(night.asteroids * area)
-    length = np.exp(rng.uniform(np.log(0.7), np.log(130.0), n))
+    length = np.exp(rng.uniform(np.log(1.2), np.log(130.0), n))
     turn = rng.uniform(0.0, 2.0 * np.pi, n)
     return np.column_stack(
         [
@@ -129,6 +141,7 @@ def _draw_asteroids(rng: np.random.Generator, night: Circumstances, margin: floa
             length * np.cos(turn),
             length * np.sin(turn),
             rng.uniform(20.0, 26.7, n),
+            rng.uniform(0.0, 1.0, n) * np.clip(0.1 * length, 0.1, 1.0),
         ]
     )
 
@@ -164,7 +177,8 @@ def _sighted(rng: np.random.Generator, night: Circumstances, asteroids: F8, time
     ends = np.clip(ends, 0.0, np.array([width - 1.0, height - 1.0]))
     measured = _measured(rng, ends, snr, night.fwhm_px)
     mag = asteroids[which, 4] - 2.5 * np.log10(part) + rng.normal(0.0, 1.1 / snr) + rng.normal(0.0, 0.07, len(which))
-    logit = rng.normal(-4.0 + night.separation * np.clip(0.25 * (snr - 3.0), 0.3, 3.0), 1.5)
+    favour = night.separation * asteroids[which, 5] * np.clip(0.25 * (snr - 3.0), 0.3, 3.0)
+    logit = rng.normal(night.logit + favour, 1.2)
     return _Drawn(measured, which, snr, mag, logit)
 
 
@@ -194,7 +208,7 @@ def _measured(rng: np.random.Generator, ends: F8, snr: F8, fwhm_px: float) -> F8
 
 @dataclass(frozen=True, eq=False)
 class _Scenery:
-    """What gives false candidates: ``still`` ``[n, 6]`` (x, y, trail x, y, magnitude, how often), stars, defects."""
+    """What gives false candidates: ``still`` ``[n, 7]`` (x, y, trail x, y, magnitude, how often, favour), stars ..."""
 
     still: F8
     stars: F8
@@ -217,11 +231,12 @@ def _draw_scenery(rng: np.random.Generator, night: Circumstances, margin: float)
     area = (height + 2 * margin) * (width + 2 * margin) / (height * width)
     often = rng.beta(0.7, 0.7)
     n = int(numbers[0] * area / max(often, 0.1))
-    still = np.column_stack([places(n, margin), shapes(n, 5.0), np.full(n, often)])
+    favour = 1.5 * rng.gumbel(0.0, 1.0, n)  # some galaxies please the detector in every exposure
+    still = np.column_stack([places(n, margin), shapes(n, 5.0), np.full(n, often), favour])
     stuck_n = int(numbers[4])
     stuck = np.column_stack([places(stuck_n, 0.0), shapes(stuck_n, 12.0)])
     stars = np.column_stack([places(max(int(rng.integers(3, 60)), 1), margin)])
-    spikes = rng.uniform(0.0, np.pi) + np.arange(int(rng.integers(2, 4))) * np.pi / 3.0
+    spikes = np.asarray(rng.uniform(0.0, np.pi) + np.arange(int(rng.integers(2, 4))) * np.pi / 3.0, np.float64)
     return _Scenery(still, stars, spikes, stuck, numbers)
 
 
@@ -231,7 +246,11 @@ def _false(rng: np.random.Generator, night: Circumstances, scenery: _Scenery, po
     still = scenery.still[rng.random(len(scenery.still)) < scenery.still[:, 5]]
     shape = still[:, 2:4] * rng.lognormal(0.0, 0.15, (len(still), 1)) + rng.normal(0.0, 0.5, (len(still), 2))
     jitter = rng.normal(0.0, 1.0, (len(still), 2)) * rng.lognormal(-1.0, 0.8, (len(still), 1))
-    parts = [np.column_stack([still[:, :2] - pointing + jitter, shape, still[:, 4]])]
+    parts = [np.column_stack([still[:, :2] - pointing + jitter, shape, still[:, 4], still[:, 6]])]
+
+    def plain(rows: F8) -> F8:
+        return np.column_stack([rows, rng.gumbel(0.0, 0.7, len(rows))])
+
     # About bright stars, in any direction and along the spikes.
     for share, directed in ((2, False), (1, True)):
         n = int(rng.poisson(scenery.numbers[share]))
@@ -241,19 +260,22 @@ def _false(rng: np.random.Generator, night: Circumstances, scenery: _Scenery, po
         place = star + np.column_stack([np.cos(turn), np.sin(turn)]) * away[:, None]
         own = turn + rng.normal(0.0, 0.05, n) if directed else rng.uniform(0.0, np.pi, n)
         length = 8.0 * rng.lognormal(0.0, 0.6, n)
-        parts.append(np.column_stack([place, length * np.cos(own), length * np.sin(own), rng.normal(23.8, 0.9, n)]))
+        trail = np.column_stack([length * np.cos(own), length * np.sin(own)])
+        parts.append(plain(np.column_stack([place, trail, rng.normal(23.8, 0.9, n)])))
     n = int(rng.poisson(scenery.numbers[3]))
     length, turn = 6.0 * rng.lognormal(0.0, 0.8, n), rng.uniform(0.0, np.pi, n)
     place = np.column_stack([rng.uniform(0.0, width, n), rng.uniform(0.0, height, n)])
-    parts.append(np.column_stack([place, length * np.cos(turn), length * np.sin(turn), rng.normal(24.0, 1.2, n)]))
+    trail = np.column_stack([length * np.cos(turn), length * np.sin(turn)])
+    parts.append(plain(np.column_stack([place, trail, rng.normal(24.0, 1.2, n)])))
     stuck = scenery.stuck
-    parts.append(stuck + rng.normal(0.0, 0.2, stuck.shape))
+    parts.append(plain(stuck + rng.normal(0.0, 0.2, stuck.shape)))
     rows = np.concatenate(parts)
     inside = (rows[:, :2] > 0.0).all(axis=1) & (rows[:, :2] < np.array([width, height])).all(axis=1)
     rows = rows[inside]
     ends = np.concatenate([rows[:, :2] - 0.5 * rows[:, 2:4], rows[:, :2] + 0.5 * rows[:, 2:4]], axis=1)
     snr = np.maximum(snr_of(rows[:, 4], np.hypot(rows[:, 2], rows[:, 3])), 3.0) * rng.lognormal(0.0, 0.1, len(rows))
-    return _Drawn(ends, np.full(len(rows), -1), snr, rows[:, 4], rng.normal(-4.5, 1.5, len(rows)))
+    logit = rng.normal(night.logit + rows[:, 5], 1.0)
+    return _Drawn(ends, np.full(len(rows), -1), snr, rows[:, 4], logit)
 
 
 def _columns(

@@ -26,7 +26,7 @@ from detector.motion import FEATURES
 from detector.sightings import catalogue, fields
 from detector.trees import Trees
 from models.evaluate.tracks import is_true, scrambled
-from models.linker import ARRAYS, CLASSES, Linker
+from models.linker import ARRAYS, CLASSES, Linker, classes_of
 from models.simulate.streaklists import draw_circumstances, draw_lists
 from models.training.scenes import EVALUATION_SEEDS
 from models.weights import save
@@ -39,9 +39,15 @@ if TYPE_CHECKING:
 
     Columns = dict[str, NDArray[Any]]
 
-FALSE_PER_FIELD = {2: 0.004, 3: 0.006, 4: 0.006}
+# What each class may contribute to the false tracks in a field of one CCD.
+FALSE_PER_FIELD = {"2": 0.003, "3": 0.004, "4": 0.003, "2-slow": 0.002, "3-slow": 0.004, "4-slow": 0.004}
 # The lowest thresholds, whatever the sample says: two sightings are never published at less than this.
-LEAST_THRESHOLD = {2: 0.95, 3: 0.5, 4: 0.3}
+LEAST_THRESHOLD = {"2": 0.95, "3": 0.5, "4": 0.3, "2-slow": 0.99, "3-slow": 0.8, "4-slow": 0.5}
+# So many times as many fields calibrate as train: a rate of 0.004 has to be seen.
+HELD_BACK = 3
+# How often the given lists of a field are used again with their exposures shifted; as many times more to calibrate.
+SCRAMBLES = 100
+DRAWN = "exposure-"
 ROUNDS, LEAVES, RATE = 300, 15, 0.05
 # Direction in which each feature may move the score: more of it is better (1) or worse (-1), or may be either (0).
 DIRECTIONS = {
@@ -82,7 +88,17 @@ def drawn(seed: int, count: int) -> Iterator[Lists]:
     for number in range(seed, seed + count):
         rng = np.random.default_rng([number, 41])
         night = draw_circumstances(rng)
-        yield Lists(*draw_lists(rng, night), shapes={(f"exposure-{k}.fits", 0): night.shape for k in range(10)})
+        yield Lists(*draw_lists(rng, night), shapes={(f"{DRAWN}{k}.fits", 0): night.shape for k in range(10)})
+
+
+def split_fields(lists: Lists) -> list[Lists]:
+    """The fields of a table apart, so that some can be held back."""
+    found = catalogue(lists.table, lists.shapes)
+    rows = [found.row[index] for index in fields(found)]
+    return [
+        Lists({name: column[mine] for name, column in lists.table.items()}, lists.owner[mine], lists.shapes)
+        for mine in rows
+    ]
 
 
 def with_scrambled(lists: Iterable[Lists], times: int, seed: int) -> Iterator[Lists]:
@@ -166,44 +182,52 @@ def flattened(trees: list[dict[str, Any]]) -> Trees:
 
 
 def published(parts: Iterable[Example], linker: Linker) -> NDArray[np.float64]:
-    """What resolving leaves of held-back examples: ``[n, 4]`` logit, sightings, true, number of the example.
+    """What resolving leaves of held-back examples: ``[n, 4]`` logit, class, true, number of the example.
 
     A further true track of an object counts neither as true nor as false and is left out.
     """
     rows = []
     for number, part in enumerate(parts):
-        owner_of = dict(zip(part.sets.plane.catalogue.row[part.sets.plane.index].tolist(), part.owner, strict=True))
+        rows_of = part.sets.plane.catalogue.row[part.sets.plane.index].tolist()
+        place_of = {row: place for place, row in enumerate(rows_of)}
         seen: set[int] = set()
         for track in resolved(part.sets, linker, set(), part.core):
-            owners = np.array([owner_of[row] for row in track.rows])
+            owners = part.owner[[place_of[row] for row in track.rows]]
             true = bool(is_true(owners[None])[0])
             if true:
                 whose = int(np.bincount(owners[owners >= 0]).argmax())
                 if whose in seen:
                     continue
                 seen.add(whose)
-            rows.append((float(logit(np.clip(track.score, 1e-12, 1 - 1e-12))), len(track.rows), true, number))
+            chosen = np.array([place_of[row] for row in track.rows])
+            members = np.full((1, len(part.sets.plane.times_s)), -1, np.int64)
+            members[0, part.sets.plane.exposure[chosen]] = chosen
+            kind = int(classes_of(part.sets.judged(members))[0])
+            rows.append((float(logit(np.clip(track.score, 1e-12, 1 - 1e-12))), kind, true, number))
     return np.array(rows, np.float64).reshape(-1, 4)
 
 
-def calibrated(tracks: NDArray[np.float64], count: int) -> dict[str, dict[str, float]]:
-    """For each class its logistic curve, and the threshold that leaves so few false ones per field.
+def calibrated(samples: list[tuple[NDArray[np.float64], int]]) -> dict[str, dict[str, float]]:
+    """For each class its logistic curve, and the threshold that leaves so few false ones per field of every sample.
 
-    ``tracks`` are those of ``count`` held-back fields by an uncalibrated linker.
+    A sample is the tracks of held-back fields by an uncalibrated linker (``published``), and how many fields they are.
     """
+    tracks = np.concatenate([one for one, _ in samples])
     table = {}
-    for kind in CLASSES:
-        here = tracks[np.clip(tracks[:, 1], CLASSES[0], CLASSES[-1]) == kind]
+    for number, kind in enumerate(CLASSES):
+        here = tracks[tracks[:, 1] == number]
         value, true = here[:, 0], here[:, 2] > 0.5
         slope, intercept = _platt(value, true)
-        false = np.sort(slope * value[~true] + intercept)[::-1]
-        allowed = FALSE_PER_FIELD[kind] * count
-        # The logit that so many false ones pass, between neighbours on the list.
-        at = int(min(math.ceil(allowed), len(false)))
-        bar = float(false[at - 1]) if at else -math.inf
+        bar = -math.inf
+        for sample, count in samples:
+            mine = sample[(sample[:, 1] == number) & (sample[:, 2] < 0.5), 0]
+            false = np.sort(slope * mine + intercept)[::-1]
+            allowed = int(FALSE_PER_FIELD[kind] * count)
+            # The first false one too many must not pass.
+            bar = max(bar, float(false[allowed]) if allowed < len(false) else -math.inf)
         threshold = max(LEAST_THRESHOLD[kind], 1.0 / (1.0 + math.exp(-min(max(bar, -30.0), 30.0))) + 1e-6)
         passing = 1.0 / (1.0 + np.exp(-(slope * value + intercept))) >= threshold
-        table[str(kind)] = {
+        table[kind] = {
             "slope": slope,
             "intercept": intercept,
             "threshold": min(threshold, 0.999999),
@@ -236,21 +260,23 @@ def train_linker(
     lists: list[Lists],
     watch: Callable[[Iterable[Any], int], Iterable[Any]] = lambda each, _: each,
 ) -> dict[str, dict[str, float]]:
-    """Train on ``count`` drawn fields and ``lists``, calibrate on as many more; writes ``folder/linker.safetensors``.
+    """Train on ``count`` drawn fields and ``lists``; calibrate on ``HELD_BACK`` times as many.
 
-    Of ``lists`` the even ones train and the odd ones calibrate. Gives the calibration. Errors: ``ValueError``.
+    Of ``lists`` the even ones train and the odd ones calibrate. Writes ``folder/linker.safetensors``, gives the
+    calibration. Errors: ``ValueError``.
     """
-    training = list(watch(examples(_mixed(seed, count, lists[::2])), count))
+    training = list(watch(examples(_mixed(seed, count, lists[::2], SCRAMBLES)), count))
     trees = train_trees(training, seed)
     sets = sum(len(part.sets.members) for part in training)
-    bare = Linker(trees, (1.0,) * 3, (0.0,) * 3, (0.02,) * 3, {})
+    bare = Linker(trees, (1.0,) * len(CLASSES), (0.0,) * len(CLASSES), (0.02,) * len(CLASSES), {})
     del training
-    held = _mixed(seed + count, count, lists[1::2])
-    kept, fields_kept = [], 0
-    for part in watch(examples(held), count):
-        kept.append(published([part], bare))
-        fields_kept += 1
-    table = calibrated(np.concatenate(kept), fields_kept)
+    held = _mixed(seed + count, HELD_BACK * count, lists[1::2], HELD_BACK * SCRAMBLES)
+    kept: dict[bool, list[NDArray[np.float64]]] = {True: [], False: []}
+    for part in watch(examples(held), HELD_BACK * count):
+        # Drawn and given lists by the names of their frames: each kind has to keep the rate of false tracks.
+        is_drawn = str(part.sets.plane.catalogue.frames.name[0]).startswith(DRAWN)
+        kept[is_drawn].append(published([part], bare))
+    table = calibrated([(np.concatenate(one), len(one)) for one in kept.values() if one])
     facts = {
         "network": "linker",
         "features": list(FEATURES),
@@ -269,10 +295,6 @@ def train_linker(
     return table
 
 
-def _mixed(seed: int, count: int, lists: list[Lists]) -> Iterator[Lists]:
+def _mixed(seed: int, count: int, lists: list[Lists], times: int) -> Iterator[Lists]:
     yield from drawn(seed, count)
-    yield from with_scrambled(lists, SCRAMBLES, seed)
-
-
-# How often the real lists of a field are used again with their exposures shifted.
-SCRAMBLES = 20
+    yield from with_scrambled(lists, times, seed)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from stream.commands import evaluation
+from stream.commands import evaluation, linking
 from stream.commands.examination import detect_files, load, progress_bar, reader, training_extra
 from stream.commands.options import with_settings
 from stream.settings import Settings  # noqa: TC001 - with_settings reads the annotations
@@ -146,11 +146,17 @@ def train_command(
     frames: Annotated[
         Path | None, typer.Option(exists=True, file_okay=False, help="With --labels: folder of the frames they name.")
     ] = None,
+    lists: Annotated[
+        list[Path] | None,
+        typer.Option(exists=True, file_okay=False, help="For linker: folder with streaks.csv and truth.csv; repeated."),
+    ] = None,
 ) -> None:
     """Train a network on simulated skies, then calibrate it: OUT/streaknet.safetensors, for `detect --weights`.
 
     With --labels and --frames it learns from your own frames instead, beginning with --init-from (the shipped weights
     when not given): asteroids that were found before (label 1) against other detections (label 0).
+
+    `train linker` learns the score of tracks from --scenes drawn fields (lists of streaks, no pixels) and from --lists.
 
     For example:
 
@@ -158,6 +164,9 @@ def train_command(
 
         needlestream train streaknet --labels found.csv --frames night/ --out runs/mine
     """
+    if name == "linker":
+        linking.train_linker_command(out, fields=scenes, seed=seed, lists=lists or [])
+        return
     with training_extra():
         from models.training.recipes import BadRecipe, Training, train  # noqa: PLC0415 - torch
     if (labels is None) != (frames is None):

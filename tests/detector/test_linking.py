@@ -26,8 +26,8 @@ class Fits:
         good &= (column["standing"] < 0.5) & (column["log_chance"] < -2)
         return np.where(good, 0.5 + 0.1 * np.minimum(column["sightings"], 4), 0.01)
 
-    def threshold(self, sightings):
-        return 0.5 if sightings > 1 else 1.0
+    def accepts(self, table, score):
+        return (score >= 0.5) & (table[:, 0] > 1)
 
 
 def axes_at(ra, dec):
