@@ -38,6 +38,8 @@ TORN_FROM_PX = 60.0
 EXTENSION_LOGITS = 4.0
 WHOLE_PX = 70.0
 WHOLE_EXTENSION_LOGITS = 2.0
+# A thousand doubtful windows along the border of an unlit corner are no streak: they are not independent.
+MOST_ADDED_LOGITS = 3.5
 # Windows this much less certain than a streak's best one say nothing of where it ends, those less so by more than this
 # count less; and it ends where windows of this weight together have reached. One that is sure is enough.
 TELLING_LOGITS = 3.0
@@ -539,7 +541,7 @@ def settle(
             end += 1
         rows = order[begin:end][gives[order[begin:end]]]
         best = rows[0]
-        odds[c] = logit[best] + math.log(np.exp(logit[rows] - logit[best]).sum())
+        odds[c] = logit[best] + min(math.log(np.exp(logit[rows] - logit[best]).sum()), MOST_ADDED_LOGITS)
         scales[c] = scale[best]
         lines[c] = span(ends[rows], logit[rows], scale[rows])
         begin = end

@@ -47,7 +47,6 @@ LEAST_THRESHOLD = {"2": 0.95, "3": 0.5, "4": 0.3, "2-slow": 0.99, "3-slow": 0.8,
 HELD_BACK = 3
 # How often the given lists of a field are used again with their exposures shifted; as many times more to calibrate.
 SCRAMBLES = 100
-DRAWN = "exposure-"
 ROUNDS, LEAVES, RATE = 300, 15, 0.05
 # Direction in which each feature may move the score: more of it is better (1) or worse (-1), or may be either (0).
 DIRECTIONS = {
@@ -88,7 +87,7 @@ def drawn(seed: int, count: int) -> Iterator[Lists]:
     for number in range(seed, seed + count):
         rng = np.random.default_rng([number, 41])
         night = draw_circumstances(rng)
-        yield Lists(*draw_lists(rng, night), shapes={(f"{DRAWN}{k}.fits", 0): night.shape for k in range(10)})
+        yield Lists(*draw_lists(rng, night), shapes={(f"exposure-{k}.fits", 0): night.shape for k in range(10)})
 
 
 def split_fields(lists: Lists) -> list[Lists]:
@@ -181,13 +180,14 @@ def flattened(trees: list[dict[str, Any]]) -> Trees:
     )
 
 
-def published(parts: Iterable[Example], linker: Linker) -> NDArray[np.float64]:
-    """What resolving leaves of held-back examples: ``[n, 4]`` logit, class, true, number of the example.
+def published(parts: Iterable[Example], linker: Linker) -> tuple[NDArray[np.float64], int]:
+    """What resolving leaves of held-back examples: ``[n, 3]`` logit, class, true; and how many examples they were.
 
     A further true track of an object counts neither as true nor as false and is left out.
     """
-    rows = []
-    for number, part in enumerate(parts):
+    rows, count = [], 0
+    for part in parts:
+        count += 1
         rows_of = part.sets.plane.catalogue.row[part.sets.plane.index].tolist()
         place_of = {row: place for place, row in enumerate(rows_of)}
         seen: set[int] = set()
@@ -203,8 +203,8 @@ def published(parts: Iterable[Example], linker: Linker) -> NDArray[np.float64]:
             members = np.full((1, len(part.sets.plane.times_s)), -1, np.int64)
             members[0, part.sets.plane.exposure[chosen]] = chosen
             kind = int(classes_of(part.sets.judged(members))[0])
-            rows.append((float(logit(np.clip(track.score, 1e-12, 1 - 1e-12))), kind, true, number))
-    return np.array(rows, np.float64).reshape(-1, 4)
+            rows.append((float(logit(np.clip(track.score, 1e-12, 1 - 1e-12))), kind, true))
+    return np.array(rows, np.float64).reshape(-1, 3), count
 
 
 def calibrated(samples: list[tuple[NDArray[np.float64], int]]) -> dict[str, dict[str, float]]:
@@ -262,21 +262,22 @@ def train_linker(
 ) -> dict[str, dict[str, float]]:
     """Train on ``count`` drawn fields and ``lists``; calibrate on ``HELD_BACK`` times as many.
 
-    Of ``lists`` the even ones train and the odd ones calibrate. Writes ``folder/linker.safetensors``, gives the
-    calibration. Errors: ``ValueError``.
+    Of ``lists`` the even ones train and the odd ones calibrate (a single one does both). Writes
+    ``folder/linker.safetensors``, gives the calibration. Errors: ``ValueError``.
     """
-    training = list(watch(examples(_mixed(seed, count, lists[::2], SCRAMBLES)), count))
+    mine, others = lists[::2], lists[1::2] or lists
+    training = list(watch(examples(drawn(seed, count)), count))
+    training += watch(examples(with_scrambled(mine, SCRAMBLES, seed)), len(mine) * (1 + SCRAMBLES))
     trees = train_trees(training, seed)
     sets = sum(len(part.sets.members) for part in training)
     bare = Linker(trees, (1.0,) * len(CLASSES), (0.0,) * len(CLASSES), (0.02,) * len(CLASSES), {})
     del training
-    held = _mixed(seed + count, HELD_BACK * count, lists[1::2], HELD_BACK * SCRAMBLES)
-    kept: dict[bool, list[NDArray[np.float64]]] = {True: [], False: []}
-    for part in watch(examples(held), HELD_BACK * count):
-        # Drawn and given lists by the names of their frames: each kind has to keep the rate of false tracks.
-        is_drawn = str(part.sets.plane.catalogue.frames.name[0]).startswith(DRAWN)
-        kept[is_drawn].append(published([part], bare))
-    table = calibrated([(np.concatenate(one), len(one)) for one in kept.values() if one])
+    held, times = HELD_BACK * count, HELD_BACK * SCRAMBLES
+    samples = [published(watch(examples(drawn(seed + count, held)), held), bare)]
+    if others:
+        given = with_scrambled(others, times, seed + count)
+        samples.append(published(watch(examples(given), len(others) * (1 + times)), bare))
+    table = calibrated(samples)
     facts = {
         "network": "linker",
         "features": list(FEATURES),
@@ -293,8 +294,3 @@ def train_linker(
     arrays = {name: torch.from_numpy(np.ascontiguousarray(getattr(trees, name))) for name in ARRAYS}
     save(folder / "linker.safetensors", arrays, facts)
     return table
-
-
-def _mixed(seed: int, count: int, lists: list[Lists], times: int) -> Iterator[Lists]:
-    yield from drawn(seed, count)
-    yield from with_scrambled(lists, times, seed)

@@ -100,6 +100,10 @@ def streaks_command(
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="With --inject: how often each frame gets new streaks.")] = 5,
     streaks: Annotated[int, typer.Option(min=1, help="With --inject: streaks a round in 17 Mpx; at least 8.")] = 80,
+    known: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="With --inject: real trails in the frames, as for --real."),
+    ] = None,
     real: Annotated[
         Path | None, typer.Option(exists=True, file_okay=False, help="Folder of real frames with a truth.csv.")
     ] = None,
@@ -149,7 +153,11 @@ def streaks_command(
         from stream.commands.injection import inject as put_in  # noqa: PLC0415 - numba
 
         read, examine = examination(settings.model_copy(update={"threshold": 0.0}), weights, None)
-        made = put_in(inject, out, read=read, examine=examine, rounds=rounds, per_ccd=streaks, seed=seed)
+        trails = None if known is None else _read(known)
+        if trails is not None and not {"file", "x0", "y0", "x1", "y1", "ends_inside"} <= set(trails):
+            raise typer.BadParameter(f"{known}: needs columns file, x0, y0, x1, y1, ends_inside", param_hint="--known")
+        told: Mapping[str, Any] = {"rounds": rounds, "per_ccd": streaks, "seed": seed, "known": trails}
+        made = put_in(inject, out, read=read, examine=examine, **told)
         tables = {OURS: Tables(made.truth, made.detections, made.frames, None)}
         title = "Streaks put into own frames"
         judge_tables(tables, judging, out, plots=plots, seconds=made.seconds, title=title, remarks=made.remarks)

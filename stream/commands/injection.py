@@ -7,7 +7,7 @@ has no room for a streak, is named and left out.
 from __future__ import annotations
 
 import csv
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +26,9 @@ from models.evaluate.injection import (
     outranking,
     with_streaks,
 )
+from models.evaluate.realframes import on_trail
 from models.evaluate.report import as_json
-from models.evaluate.sample import build_sample
+from models.evaluate.sample import build_sample, same_path
 from stream.batch import fits_files
 from stream.commands.examination import progress_bar
 
@@ -70,9 +71,20 @@ class Injected:
 
 
 def inject(
-    paths: Sequence[Path], out: Path, *, read: Read, examine: Examine, rounds: int, per_ccd: float, seed: int
+    paths: Sequence[Path],
+    out: Path,
+    *,
+    read: Read,
+    examine: Examine,
+    rounds: int,
+    per_ccd: float,
+    seed: int,
+    known: Columns | None = None,
 ) -> Injected:
-    """Examine every frame as it is and ``rounds`` times with new streaks; tables are written to ``out`` too."""
+    """Examine every frame as it is and ``rounds`` times with new streaks; tables are written to ``out`` too.
+
+    ``known`` are real trails (columns file, x0 .. y1, ends_inside): what lies on them is neither true nor false.
+    """
     files = fits_files(paths)
     done: list[Round] = []
     with progress_bar() as bar:
@@ -84,7 +96,8 @@ def inject(
                         typer.echo(f"left out ({frame.reason}): {file} [{frame.extension}]", err=True)
                         continue
                     key = [seed, number, frame.header.extension]
-                    done += _rounds(frame, examine, rounds, per_ccd, np.random.default_rng(key))
+                    made = _rounds(frame, examine, rounds, per_ccd, np.random.default_rng(key))
+                    done += made if known is None else [_without_known(one, known) for one in made]
             except BadFrame as bad:
                 typer.echo(f"left out ({bad.reason}): {file}", err=True)
             bar.advance(task)
@@ -121,13 +134,22 @@ def _rounds(frame: Frame, examine: Examine, rounds: int, per_ccd: float, rng: np
     return [found[0], *(_without_its_own(one, before) for one in found[1:])]
 
 
+def _without_known(one: Round, known: Columns) -> Round:
+    """The round without the detections that lie on known real trails of its file."""
+    on_one = np.zeros(len(one.streaks), np.bool_)
+    for row, file in enumerate(known["file"].tolist()):
+        if same_path(file, one.header.name):
+            on_one |= on_trail(known, row, one.streaks)
+    return replace(one, streaks=one.streaks[~on_one])
+
+
 def _round(name: str, found: Findings, rows: NDArray[np.void]) -> Round:
     return Round(name, found.header, rows, found.streaks, found.psf_fwhm_px, found.seconds)
 
 
 def _without_its_own(one: Round, baseline: NDArray[np.void]) -> Round:
     kept = one.streaks[outranking(one.truth, one.streaks, baseline)]
-    return Round(one.name, one.header, one.truth, kept, one.psf_fwhm_px, one.seconds)
+    return replace(one, streaks=kept)
 
 
 def _tables(done: Sequence[Round], out: Path) -> Injected:
@@ -159,8 +181,8 @@ def _tables(done: Sequence[Round], out: Path) -> Injected:
         "log10 of the electrons in the streak, and compare streaks of one frame only. Go by the SNR."
     )
     own = (
-        "False ones are the frames' own candidates, real objects among them. Rounds of one frame share its sky, so the "
-        "errors of m50 are too small."
+        "False ones are the frames' own candidates, real objects that nobody told among them. Rounds of one frame "
+        "share its sky, so the errors of m50 are too small."
     )
     stages = dict.fromkeys(stage for one in done for stage in one.seconds)
     seconds = {stage: sum(one.seconds.get(stage, 0.0) for one in done) / len(done) for stage in stages}

@@ -234,3 +234,11 @@ def test_wings_of_a_wide_trail_are_looked_for_as_far_out() -> None:
     beside = [[100.0, 100.0, 500.0, 100.0], [150.0, 112.0, 400.0, 112.0]]
     assert kept(beside, [0.9, 0.8], width_px=2.0) == [0, 1]
     assert kept(beside, [0.9, 0.8], width_px=8.0) == [0]
+
+
+def test_a_thousand_doubtful_windows_along_a_border_are_not_summed_without_end() -> None:
+    t = np.linspace(0.0, 1500.0, 1000)
+    seen = windows_along(np.stack([50 + t, np.full(1000, 60.0)], axis=1), 1.0)
+    merged = merge(Proposals(seen.ends, np.full(1000, -5.0), seen.scale, seen.members))
+    assert len(merged) == 1
+    assert merged.logit[0] < 0.0

@@ -364,6 +364,19 @@ def test_evaluate_puts_streaks_into_own_frames_and_leaves_out_what_it_cannot_rea
     assert "25 - 2.5 log10 of the electrons" in done.stdout
 
 
+@pytest.mark.usefixtures("stand_in")
+def test_a_known_real_trail_is_no_false_one_among_injected_streaks(tmp_path):
+    write_frame(tmp_path / "in" / "a.fits")
+    (tmp_path / "known.csv").write_text("file,x0,y0,x1,y1,ends_inside\nin/a.fits,20,30,40,30,both\n")
+    words = ("evaluate", "streaks", "--inject", tmp_path / "in", "--rounds", 1, "--out", tmp_path / "out", "--no-plots")
+    done = invoke(*words, "--known", tmp_path / "known.csv")
+    assert done.exit_code == 0, done.output
+    report = json.loads((tmp_path / "out" / "report.json").read_text())["needlestream"]
+    assert report["detections"] == 0
+    (tmp_path / "known.csv").write_text("frame\na.fits\n")
+    assert "needs columns" in " ".join(invoke(*words, "--known", tmp_path / "known.csv").stderr.split())
+
+
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [

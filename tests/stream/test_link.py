@@ -1,11 +1,15 @@
 """link as a person types it: tables of streaks in, tables of tracks and of streaks out."""
 
 import csv
+import json
 
 import pytest
 from typer.testing import CliRunner
 
+from detector import fits
+from models.simulate.exposure import Plan, write_fields
 from stream.cli import app
+from stream.commands import linking
 from stream.tables import NAMES
 from stream.tracktable import TRACK_NAMES
 from tests.detector.test_linking import crowd, mover, streaks
@@ -93,3 +97,55 @@ def test_a_table_that_is_none_of_streaks_is_refused_by_name(tmp_path):
     assert done.exit_code == 2
     assert "other.csv" in done.output
     assert "docs/streaks.md" in done.output.replace("\n", "")
+
+
+def write_truth(path, rows):
+    """The truth of rows as ``streaks`` takes them."""
+    drawn = streaks(rows, noise_px=0.0, err_px=0.1)
+    names = ("frame", "extension", "x0", "y0", "x1", "y1", "mag")
+    with path.open("w", newline="") as stream:
+        lines = csv.writer(stream)
+        lines.writerow([*names, "object", "snr_limit", "inside", "field", "ccd"])
+        for row in range(len(rows)):
+            lines.writerow([*(drawn[name][row] for name in names), "o1", 50.0, 1, "f", "1"])
+    return path
+
+
+def test_tracks_are_judged_and_what_chance_links_is_counted(linked, tmp_path):
+    truth = write_truth(tmp_path / "truth.csv", mover(500, 700, (12, -7)))
+    done = invoke(
+        "evaluate", "tracks", "--tracks", linked / "tracks.csv", "--truth", truth,
+        "--streaks", tmp_path / "streaks.csv", "--scrambled", 3, "--out", tmp_path / "judged",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    report = json.loads((tmp_path / "judged" / "report.json").read_text())
+    ours = report["tracks"]["needlestream"]
+    assert (ours["objects"], ours["found"], ours["classes"][0]["false"]) == (1, 1, 0)
+    assert report["scrambled"]["needlestream"]["fields"] == 3
+    assert "1 / 1" in (tmp_path / "judged" / "report.md").read_text()
+
+
+def test_a_judgement_without_tables_is_a_wrong_usage(tmp_path):
+    done = invoke("evaluate", "tracks", "--out", tmp_path)
+    assert done.exit_code == 2
+    assert "--tracks" in done.output
+
+
+def test_the_classical_route_stands_beside_ours_on_simulated_frames(tmp_path, monkeypatch):
+    pytest.importorskip("sep")
+    plan = Plan("euclid-reference", asteroids=40.0, shape=(256, 256), dithers=3)
+    write_fields(tmp_path / "simulated", plan, 31)
+
+    def detect(*_, **__):
+        write_streaks(tmp_path / "out" / "streaks.csv", streaks(crowd(9, 1)))
+
+    def read(file):
+        return fits.read_frames(file, name=str(file))
+
+    monkeypatch.setattr(linking, "detect_files", detect)
+    monkeypatch.setattr(linking, "examination", lambda *_: (read, None))
+    done = invoke("evaluate", "tracks", "--simulated", tmp_path / "simulated", "--out", tmp_path / "out")
+    assert done.exit_code == 0, done.output
+    report = json.loads((tmp_path / "out" / "report.json").read_text())["tracks"]
+    assert list(report) == ["needlestream", "multi-epoch (sep)"]
+    assert report["multi-epoch (sep)"]["fields"] == 1
