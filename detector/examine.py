@@ -196,7 +196,8 @@ def search_frame(
     if others:
         score = with_others(score, moves)
         done("other exposures")
-    rows, reasons = chosen(score, first_rows(found.fits.ends, score), search)
+    wide = found.psf.fwhm_px * np.exp(np.clip(np.nan_to_num(found.fits.width[:, 0]), 0.0, 2.0))
+    rows, reasons = chosen(score, first_rows(found.fits.ends, score, wide), search)
     dropped.update(reasons)
     if reasons["many-streaks"]:
         flags.append("many-streaks")
