@@ -338,7 +338,9 @@ def _gaussians(
     """Sigmas [k] and weights [k] of the circular Gaussians whose sum fits the profile."""
     sigmas = np.geomspace(SIGMA_RANGE_PX[0], max(radius.max() / 2.0, 1.0), 16)
     model = np.exp(-0.5 * (radius[:, None] / sigmas) ** 2)
-    heights, _ = nnls(model / error[:, None], value / error)
+    # Neighbouring Gaussians are nearly alike: a small ridge keeps the search from going in circles.
+    system = np.concatenate([model / error[:, None], np.eye(len(sigmas))])
+    heights, _ = nnls(system, np.concatenate([value / error, np.zeros(len(sigmas))]), maxiter=100 * len(sigmas))
     weights = heights * 2.0 * np.pi * sigmas**2
     used = weights > 1e-4 * weights.max()  # the profile is 1 in the middle: some Gaussian always fits
     return sigmas[used], weights[used] / weights[used].sum()
@@ -463,7 +465,13 @@ def _drawn(guess: Psf, coefficients: NDArray[np.float64], core: float, radius: i
         return guess
     r = np.linspace(0.0, radius, 64 * radius + 1)
     profile = _terms(r, np.zeros_like(r), core, radius)[:, :ROUND_SIZES] @ coefficients[:ROUND_SIZES]
-    sigmas, weights = _gaussians(r[::8], profile[::8] / profile[0], np.hypot(0.01 * profile[::8] / profile[0], 1e-4))
+    if profile[0] <= 0.0:
+        return guess
+    shape = profile[::8] / profile[0]
+    try:
+        sigmas, weights = _gaussians(r[::8], shape, np.hypot(0.01 * shape, 1e-4))
+    except RuntimeError:  # nnls gave up: the round ones of before do
+        sigmas, weights = guess.sigmas, guess.weights
     fwhm_px = 2.0 * float(r[np.argmax(profile < 0.5 * profile[0])])
     return Psf(sigmas, weights, fwhm_px, guess.n_stars, image / total, step, error)
 
