@@ -338,7 +338,7 @@ def _gaussians(
     """Sigmas [k] and weights [k] of the circular Gaussians whose sum fits the profile."""
     sigmas = np.geomspace(SIGMA_RANGE_PX[0], max(radius.max() / 2.0, 1.0), 16)
     model = np.exp(-0.5 * (radius[:, None] / sigmas) ** 2)
-    # Neighbouring Gaussians are nearly alike: a small ridge keeps the search for the best of them from going in circles.
+    # Neighbouring Gaussians are nearly alike: a small ridge keeps the search from going in circles.
     system = np.concatenate([model / error[:, None], np.eye(len(sigmas))])
     heights, _ = nnls(system, np.concatenate([value / error, np.zeros(len(sigmas))]), maxiter=100 * len(sigmas))
     weights = heights * 2.0 * np.pi * sigmas**2

@@ -125,14 +125,18 @@ def catalogue(table: Columns, shapes: Mapping[tuple[str, int], tuple[float, floa
     placed = np.all([np.isfinite(table[name]) for name in (*ENDS, *_SKY, "score")], axis=0)
     timed = np.isfinite(mjd)
     measured = _measured(table, get)
+    # One rate tells a frame's exposure time, and one frame that of others; without any, a trail tells no motion.
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rated = np.full(count, np.isfinite(get["rate_arcsec_h"] / get["trail_length_arcsec"]).any())
     left_out = Counter(
         {
             "no-position": int((~placed).sum()),
             "no-time": int((placed & ~timed).sum()),
-            "unmeasured": int((placed & timed & ~measured).sum()),
+            "no-rate": int((placed & timed & ~rated).sum()),
+            "unmeasured": int((placed & timed & rated & ~measured).sum()),
         }
     )
-    row = np.flatnonzero(placed & timed & measured)
+    row = np.flatnonzero(placed & timed & rated & measured)
     number = {name: np.asarray(table[name][row], np.float64) for name in REQUIRED_NUMBERS}
     number |= {name: np.asarray(get[name][row], np.float64) for name in OPTIONAL_NUMBERS}
     middle = unit_vectors(number["ra"], number["dec"])

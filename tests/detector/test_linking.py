@@ -207,6 +207,22 @@ def test_rows_without_place_or_time_are_counted_and_the_rest_is_linked():
     assert [track.rows for track in found.tracks] == [(0, 1, 2, 3)]
 
 
+def test_a_row_whose_fit_held_on_to_nothing_joins_no_track():
+    table = streaks([*mover(500, 500, (30, 3)), (1, 700, 700, 300, 200, 22.0, 0.9)])
+    table["ra_err"][4] = table["dec_err"][4] = 0.1
+    found = linked(table)
+    assert found.counts["unmeasured"] == 1
+    assert [track.rows for track in found.tracks] == [(0, 1, 2, 3)]
+
+
+def test_streaks_of_unknown_exposure_time_are_counted_and_not_linked():
+    table = streaks(mover(500, 500, (10, 3)))
+    table["rate_arcsec_h"][:] = np.nan
+    found = linked(table)
+    assert found.counts["no-rate"] == 4
+    assert found.tracks == ()
+
+
 def test_a_missing_column_is_named():
     table = streaks(mover(500, 500, (10, 3)))
     del table["ra0"]
