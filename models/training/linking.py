@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 FALSE_PER_FIELD = {"2": 0.003, "3": 0.004, "4": 0.003, "2-slow": 0.002, "3-slow": 0.004, "4-slow": 0.004}
 # The lowest thresholds, whatever the sample says: two sightings are never published at less than this.
 LEAST_THRESHOLD = {"2": 0.95, "3": 0.5, "4": 0.3, "2-slow": 0.99, "3-slow": 0.8, "4-slow": 0.5}
+# Two of four rest on their trails alone, and what was seen in training looks clearer than what will come.
+MARGIN = 10.0
 # So many times as many fields calibrate as train: a rate of 0.004 has to be seen.
 HELD_BACK = 3
 # How often the given lists of a field are used again with their exposures shifted; as many times more to calibrate.
@@ -207,10 +209,11 @@ def published(parts: Iterable[Example], linker: Linker) -> tuple[NDArray[np.floa
     return np.array(rows, np.float64).reshape(-1, 3), count
 
 
-def calibrated(samples: list[tuple[NDArray[np.float64], int]]) -> dict[str, dict[str, float]]:
+def calibrated(samples: list[tuple[NDArray[np.float64], int]], *, seen: bool = False) -> dict[str, dict[str, float]]:
     """For each class its logistic curve, and the threshold that leaves so few false ones per field of every sample.
 
     A sample is the tracks of held-back fields by an uncalibrated linker (``published``), and how many fields they are.
+    ``seen`` says that lists among them were also trained on: then two sightings need ``MARGIN`` times the odds.
     """
     tracks = np.concatenate([one for one, _ in samples])
     table = {}
@@ -226,6 +229,8 @@ def calibrated(samples: list[tuple[NDArray[np.float64], int]]) -> dict[str, dict
             # The first false one too many must not pass.
             bar = max(bar, float(false[allowed]) if allowed < len(false) else -math.inf)
         threshold = max(LEAST_THRESHOLD[kind], 1.0 / (1.0 + math.exp(-min(max(bar, -30.0), 30.0))) + 1e-6)
+        if seen and kind.startswith("2"):
+            threshold = MARGIN * threshold / (1.0 - threshold + MARGIN * threshold)
         passing = 1.0 / (1.0 + np.exp(-(slope * value + intercept))) >= threshold
         table[kind] = {
             "slope": slope,
@@ -277,7 +282,7 @@ def train_linker(
     if others:
         given = with_scrambled(others, times, seed + count)
         samples.append(published(watch(examples(given), len(others) * (1 + times)), bare))
-    table = calibrated(samples)
+    table = calibrated(samples, seen=len(lists) == 1)
     facts = {
         "network": "linker",
         "features": list(FEATURES),
