@@ -46,7 +46,7 @@ STRIP_ROWS = 32
 # Windows below this are not looked at again: a thousandth of the odds of an even chance.
 FLOOR_LOGIT = -7.0
 # Candidates that are fitted where a threshold will leave far fewer.
-CANDIDATES_PER_FRAME = 2_000
+CANDIDATES_PER_FRAME = 3_000
 MAX_WINDOWS_PER_FRAME = 60_000
 # Cut-outs of 46 kB each in memory at a time.
 STAMPS_AT_ONCE = 1_024
