@@ -96,7 +96,7 @@ class Search:
     many, the best, are given (unless the threshold is 0). ``expected_streaks_per_frame``: None takes the survey's.
     """
 
-    method: Method = "network"
+    method: Method = "both"
     threshold: float = 0.08
     many_streaks: int = 500
     expected_streaks_per_frame: float | None = None

@@ -43,7 +43,7 @@ class Settings(BaseSettings):
     survey: str = Field("auto", description="auto (by TELESCOP and INSTRUME), or the name of a survey profile.")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N.")
     method: Literal["network", "matched", "both"] = Field(
-        "network", description="Who proposes: the network, the oriented matched filter, or both."
+        "both", description="Who proposes: the network, the oriented matched filter, or both."
     )
     threshold: float = Field(0.08, ge=0, le=1, description="Lowest score that is published; 0 gives every proposal.")
     expected_streaks_per_frame: float | None = Field(
