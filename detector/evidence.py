@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from detector.merging import Proposals
     from detector.psf import Psf
 
+# A line of the filter is on a candidate whose middle is so near, and whose length differs by less than a factor of two.
 NEAR_PX = 4.0
 NEIGHBOURS = 6
+ALIKE = 2.0
 NAMES = (
     "logit",
     "snr",
@@ -86,7 +88,7 @@ def evidence(
 def heard(ends: NDArray[np.float64], matched: Matched) -> NDArray[np.float64]:
     """What the matched filter says of candidates with ``ends`` ``[n, 4]``: ``FILTER_NAMES`` ``[n, 3]``.
 
-    Its best line whose middle lies within a third of the candidate's length and 4 px.
+    Its best line whose middle lies within a third of the candidate's length and 4 px, and which is about as long.
     """
     said = np.tile([1.0, UNLISTED_LOGIT, 0.0], (len(ends), 1))
     lines = matched.proposals
@@ -98,7 +100,10 @@ def heard(ends: NDArray[np.float64], matched: Matched) -> NDArray[np.float64]:
     finite = np.flatnonzero(np.isfinite(middle).all(axis=1))
     apart, nearest = tree.query(middle[finite], k=min(NEIGHBOURS, len(lines)))
     apart, nearest = apart.reshape(len(finite), -1), nearest.reshape(len(finite), -1)
-    logit = np.where(apart <= NEAR_PX + length[finite, None] / 3.0, lines.logit[nearest], -np.inf)
+    reach = np.hypot(lines.ends[:, 2] - lines.ends[:, 0], lines.ends[:, 3] - lines.ends[:, 1])[nearest]
+    ratio = (reach + NEAR_PX) / (length[finite, None] + NEAR_PX)
+    alike = (apart <= NEAR_PX + length[finite, None] / 3.0) & (ratio > 1.0 / ALIKE) & (ratio < ALIKE)
+    logit = np.where(alike, lines.logit[nearest], -np.inf)
     best = logit.argmax(axis=1)
     there = logit.max(axis=1) > -np.inf
     chosen = nearest[np.arange(len(finite)), best][there]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from detector.astrometry import on_the_sky
 from detector.cutouts import cut_out, pyramid
@@ -52,6 +53,8 @@ MAX_WINDOWS_PER_FRAME = 60_000
 STAMPS_AT_ONCE = 1_024
 # The logarithm of odds below which a row is flagged `static`: 1 in 50.
 STANDS_BELOW = -4.0
+# Ends of two proposals of one streak that are worth one fit.
+SAME_ENDS_PX = 2.0
 # An end whose continuation by this much is outside or masked may go on there.
 EDGE_PX = 10.0
 # Where neither the stars nor the profile say how wide the PSF is.
@@ -327,12 +330,11 @@ def candidates(
         done("merging")
     if method != "network":
         matched = matched_proposals(padded, shape, Tiling(network.window, network.step).margin, psf, most=most)
-        tables.append(best(unknown_to_network(matched.proposals), most))
+        tables.append(best(unknown_to_network(matched.proposals, tables), most))
         seen += len(matched.proposals)
         done("matched")
-    merged = tables[0] if len(tables) == 1 else merge(concatenated(tables), fwhm_px=psf.fwhm_px)
+    merged = concatenated(tables)
     kept = best(merged, most)
-    done("merging")
     noise_e = noise_at(sky, kept.ends, shape)
     margin = Tiling(network.window, network.step).margin
     fits = fit_lines(padded, margin, kept.ends, ENDS_UNCERTAINTY_PX * kept.scale, noise_e, psf)
@@ -351,10 +353,21 @@ def best(proposals: Proposals, most: int) -> Proposals:
     return proposals.take(np.arange(min(len(proposals), most)))
 
 
-def unknown_to_network(proposals: Proposals) -> Proposals:
-    """What the matched filter found as StreakNet would have said it: below its floor, best first."""
-    behind = np.arange(len(proposals)) / max(len(proposals), 1)
-    return replace(proposals, logit=FLOOR_LOGIT - 1e-3 * behind)
+def unknown_to_network(proposals: Proposals, known: Sequence[Proposals]) -> Proposals:
+    """What the matched filter found and no table of ``known`` has: as the network would have said it, below its floor.
+
+    Nothing is joined: the filter's lines are whole. Two rows are one where all four coordinates of their ends agree
+    to ``SAME_ENDS_PX``; what is one streak only once it is fitted goes by its fit (``first_rows``).
+    """
+    new = np.ones(len(proposals), np.bool_)
+    for table in known:
+        if len(table) and len(proposals):
+            tree = cKDTree(table.ends)
+            for order in ([0, 1, 2, 3], [2, 3, 0, 1]):
+                new &= tree.query(proposals.ends[:, order], p=np.inf)[0] > SAME_ENDS_PX
+    fresh = proposals.take(new)
+    behind = np.arange(len(fresh)) / max(len(fresh), 1)
+    return replace(fresh, logit=FLOOR_LOGIT - 1e-3 * behind)
 
 
 def judged(

@@ -7,6 +7,7 @@ import pytest
 from astropy.wcs import WCS
 
 from detector.cutouts import CHANNELS, SIDE
+from detector.evidence import NAMES
 from detector.examine import Search, examine, examine_together
 from detector.frame import Frame, FrameHeader
 from detector.lineprofile import line_frame, line_profile, line_tables
@@ -75,7 +76,7 @@ def sky_with(streaks: np.ndarray, seed: int, electrons: float = 4000.0) -> Frame
 
 
 def test_streaks_come_out_with_ends_flux_and_magnitude() -> None:
-    findings = examine(sky_with(STREAKS, 1), Oracle(STREAKS), Search())
+    findings = examine(sky_with(STREAKS, 1), Oracle(STREAKS), Search(method="network"))
     assert len(findings.streaks) == len(STREAKS)
     found = findings.streaks[np.argsort(findings.streaks["x0"])]
     for name, column in zip(("x0", "y0", "x1", "y1"), STREAKS.T, strict=True):
@@ -90,19 +91,24 @@ def test_streaks_come_out_with_ends_flux_and_magnitude() -> None:
 
 def test_the_threshold_and_the_flood_limit_drop_rows_and_say_how_many() -> None:
     frame = sky_with(STREAKS, 2)
-    none = examine(frame, Oracle(STREAKS, logit=-3.0), Search(threshold=0.5))
+    none = examine(frame, Oracle(STREAKS, logit=-3.0), Search(method="network", threshold=0.5))
     assert len(none.streaks) == 0
     assert none.dropped["below-threshold"] == 3
-    flood = examine(frame, Oracle(STREAKS), Search(many_streaks=2))
+    flood = examine(frame, Oracle(STREAKS), Search(method="network", many_streaks=2))
     assert len(flood.streaks) == 2
     assert flood.dropped["many-streaks"] == 1
     assert "many-streaks" in flood.flags
-    assert len(examine(frame, Oracle(STREAKS, logit=-3.0), Search(threshold=0.0, many_streaks=2)).streaks) == 3
+    assert (
+        len(
+            examine(frame, Oracle(STREAKS, logit=-3.0), Search(method="network", threshold=0.0, many_streaks=2)).streaks
+        )
+        == 3
+    )
 
 
 def test_a_trail_from_border_to_border_is_flagged_as_crossing() -> None:
     trail = np.array([[-40.0, 100.0, 440.0, 180.0]])
-    findings = examine(sky_with(trail, 3, electrons=60_000.0), Oracle(trail), Search())
+    findings = examine(sky_with(trail, 3, electrons=60_000.0), Oracle(trail), Search(method="network"))
     assert len(findings.streaks) == 1
     flags = StreakFlag(int(findings.streaks["flags"][0]))
     assert StreakFlag.CROSSES in flags
@@ -112,7 +118,7 @@ def test_a_trail_from_border_to_border_is_flagged_as_crossing() -> None:
 def test_a_frame_smaller_than_a_window_is_searched() -> None:
     frame = sky_with(STREAKS, 4)
     small = Frame(replace(frame.header, shape=(40, 60)), frame.pixels[70:110, 50:110].copy(), frame.mask[:40, :60])
-    assert examine(small, Oracle(STREAKS[:0]), Search()).streaks.shape == (0,)
+    assert examine(small, Oracle(STREAKS[:0]), Search(method="network")).streaks.shape == (0,)
 
 
 def test_strips_see_every_window_once() -> None:
@@ -133,8 +139,8 @@ def test_other_exposures_tell_what_stands_still_from_what_moves() -> None:
     pair = [
         Frame(replace(frame.header, wcs=sky), frame.pixels, frame.mask) for frame, sky in ((one, wcs), (other, shifted))
     ]
-    alone = examine(pair[0], Oracle(STREAKS, logit=0.0), Search())
-    findings = next(examine_together(pair, Oracle(STREAKS, logit=0.0), Search(threshold=1e-9)))
+    alone = examine(pair[0], Oracle(STREAKS, logit=0.0), Search(method="network"))
+    findings = next(examine_together(pair, Oracle(STREAKS, logit=0.0), Search(method="network", threshold=1e-9)))
     assert len(findings.streaks) == 3
     by_place = findings.streaks[np.argsort(findings.streaks["x0"])]
     static = [StreakFlag.STATIC in StreakFlag(int(flags)) for flags in by_place["flags"]]
@@ -145,5 +151,23 @@ def test_other_exposures_tell_what_stands_still_from_what_moves() -> None:
     far = wcs.deepcopy()
     far.wcs.crval = [10.0, 2.0]
     elsewhere = [pair[0], Frame(replace(pair[1].header, wcs=far), pair[1].pixels, pair[1].mask)]
-    findings = next(examine_together(elsewhere, Oracle(STREAKS, logit=0.0), Search()))
+    findings = next(examine_together(elsewhere, Oracle(STREAKS, logit=0.0), Search(method="network")))
     np.testing.assert_allclose(np.sort(findings.streaks["score"]), np.sort(alone.streaks["score"]))
+
+
+class BlindOracle(Oracle):
+    """Sees nothing itself, and believes the matched filter."""
+
+    def judge(self, stamps: np.ndarray, evidence: np.ndarray) -> np.ndarray:
+        return evidence[:, NAMES.index("filter_logit")]
+
+
+@pytest.mark.parametrize("method", ["matched", "both"])
+def test_the_matched_filter_proposes_what_the_network_does_not_see(method: str) -> None:
+    findings = examine(sky_with(STREAKS, 7), BlindOracle(STREAKS[:0]), Search(method=method, threshold=1e-6))  # type: ignore[arg-type]
+    found = findings.streaks[np.argsort(-findings.streaks["snr"])]
+    middles = np.column_stack([found["x0"] + found["x1"], found["y0"] + found["y1"]]) / 2.0
+    for middle in (STREAKS[:, :2] + STREAKS[:, 2:]) / 2.0:
+        assert np.hypot(*(middles - middle).T).min() < 2.0
+    assert "matched" in findings.seconds
+    assert ("network" in findings.seconds) == (method == "both")
