@@ -159,6 +159,7 @@ class BlindOracle(Oracle):
     """Sees nothing itself, and believes the matched filter."""
 
     def judge(self, stamps: np.ndarray, evidence: np.ndarray) -> np.ndarray:
+        assert len(stamps) == len(evidence)
         return evidence[:, NAMES.index("filter_logit")]
 
 
