@@ -19,6 +19,7 @@ from detector.astrometry import on_the_sky
 from detector.cutouts import cut_out, pyramid
 from detector.defects import find_defects
 from detector.elsewhere import moved, with_others
+from detector.endpoints import replaced, settled
 from detector.evidence import FILTER_NAMES, evidence, heard
 from detector.fitting import fit_lines
 from detector.matched import matched_proposals
@@ -53,6 +54,8 @@ MAX_WINDOWS_PER_FRAME = 60_000
 STAMPS_AT_ONCE = 1_024
 # The logarithm of odds below which a row is flagged `static`: 1 in 50.
 STANDS_BELOW = -4.0
+# Rows, the best, whose ends are looked for again.
+ENDS_SETTLED = 200
 # Ends of two proposals of one streak that are worth one fit.
 SAME_ENDS_PX = 2.0
 # An end whose continuation by this much is outside or masked may go on there.
@@ -204,7 +207,8 @@ def search_frame(
     dropped.update(reasons)
     if reasons["many-streaks"]:
         flags.append("many-streaks")
-    found = found.take(rows)
+    found = with_settled_ends(found.take(rows), ready)
+    done("ends")
     streaks = tabulated(found, score[rows], header, ready.mask, found.psf)
     streaks["flags"][moves[rows] < STANDS_BELOW] |= np.uint32(StreakFlag.STATIC)
     streaks = on_the_sky(streaks, found.fits.covariance[:, :4, :4], header)
@@ -346,6 +350,13 @@ def candidates(
     dropped = Counter({"same-streak": seen - len(merged), "too-doubtful": len(merged) - len(kept)})
     filtered = np.zeros((len(kept), len(FILTER_NAMES))) if matched is None else heard(fits.ends, matched)
     return Candidates(kept, fits, psf, noise_e, filtered, dropped)
+
+
+def with_settled_ends(found: Candidates, ready: Prepared) -> Candidates:
+    """The same with the ends of faint long ones looked for along their lines: of the best ``ENDS_SETTLED`` rows."""
+    rows = np.arange(min(len(found.noise_e), ENDS_SETTLED))
+    best_fits = settled(ready.padded, ready.margin, found.fits.take(rows), found.noise_e[rows], found.psf)
+    return replace(found, fits=replaced(found.fits, rows, best_fits))
 
 
 def best(proposals: Proposals, most: int) -> Proposals:
