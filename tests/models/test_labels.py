@@ -156,10 +156,11 @@ def test_labels_teach_an_untrained_second_stage_which_proposals_are_asteroids(tm
     shipped = load("streaknet")
     torch.manual_seed(3)
     blank = {f"verifier.{name}": tensor for name, tensor in AsteroidNet().state_dict().items()}
+    blank |= {name: shipped.tensors[name] for name in ("verifier.mean", "verifier.scatter")}
     begin = str(tmp_path / "begin.safetensors")
     save(Path(begin), {**shipped.tensors, **blank}, shipped.facts)
     training = LabelTraining(
-        tmp_path / "run", labels, tmp_path / "night", steps=40, device="cpu", init_from=begin, learning_rate=2e-3
+        tmp_path / "run", labels, tmp_path / "night", steps=120, device="cpu", init_from=begin, learning_rate=2e-3
     )
     done = train_on_labels("asteroid", training)
     assert (done.asteroids, done.impostors, done.frames) == (16, 16, 4)
