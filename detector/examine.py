@@ -26,6 +26,7 @@ from detector.matched import matched_proposals
 from detector.merging import Proposals, concatenated, first_rows, merge
 from detector.psf import Psf, measure_psf
 from detector.sky import binned, measure_sky, whiten
+from detector.spikes import bright_stars, doubted, points_at_star
 from detector.streaks import MAX_STREAKS_PER_FRAME, Findings, StreakFlag, empty
 from detector.tiling import Tiling, pad, strips, unpadded
 
@@ -197,6 +198,10 @@ def search_frame(
     dropped.update(found.dropped)
     expected = search.expected_streaks_per_frame or header.survey.expected_streaks_per_frame
     score = network.probability(judged(found, ready.padded, header.shape, network), expected)
+    tiling = Tiling(network.window, network.step)
+    stars = bright_stars(unpadded(ready.padded, header.shape, tiling), ready.mask)
+    spike = points_at_star(found.fits.ends, stars)
+    score = doubted(score, spike, found.fits.ends, len(stars) / ready.mask.size)
     done("score")
     moves = moved(found, header, others)
     if others:
@@ -211,6 +216,7 @@ def search_frame(
     done("ends")
     streaks = tabulated(found, score[rows], header, ready.mask, found.psf)
     streaks["flags"][moves[rows] < STANDS_BELOW] |= np.uint32(StreakFlag.STATIC)
+    streaks["flags"][spike[rows]] |= np.uint32(StreakFlag.SPIKE)
     streaks = on_the_sky(streaks, found.fits.covariance[:, :4, :4], header)
     done("astrometry")
     return Findings(

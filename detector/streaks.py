@@ -34,6 +34,7 @@ class StreakFlag(IntFlag):
     SHORT = 32  # not longer than the PSF: the direction says nothing
     PSF_FROM_PROFILE = 64  # too few stars: the PSF is the profile's
     STATIC = 128  # another exposure of the field shows something at the same place on the sky
+    SPIKE = 256  # the line points at a bright star: a diffraction spike, most likely
 
     def words(self) -> str:
         """The flags as the table and the alerts write them."""
