@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # What counts as a bright star: saturated pixels, or whitened ones above this, so many of them together.
-BRIGHT_SIGMA = 300.0
+BRIGHT_SIGMA = 1_000.0
 LEAST_PIXELS = 9
 # The line meets the star's middle to within this, at most so many lengths beyond an end (or so many pixels).
 ACROSS_PX = 5.0
