@@ -98,13 +98,13 @@ class StreakNetwork(Protocol):
 class Search:
     """How deep to look.
 
-    ``threshold`` is the lowest score published (0.08: one false streak in a simulated Euclid frame,
+    ``threshold`` is the lowest score published (0.3: about one false streak in a simulated empty frame,
     docs/results.md); 0 gives every proposal, at most 20,000. Above ``many_streaks`` a frame is flagged and only so
     many, the best, are given (unless the threshold is 0). ``expected_streaks_per_frame``: None takes the survey's.
     """
 
     method: Method = "both"
-    threshold: float = 0.08
+    threshold: float = 0.3
     many_streaks: int = 500
     expected_streaks_per_frame: float | None = None
 
