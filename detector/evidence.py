@@ -41,12 +41,14 @@ NAMES = (
     "filtered",
     "filter_logit",
     "filter_point",
+    "near_star",
+    "at_star",
 )
 
 
 # What the matched filter says of a candidate: whether it was asked, its log-odds (of what it did not list: the least),
 # and the SNR of a point over that of the line.
-FILTER_NAMES = NAMES[-3:]
+FILTER_NAMES = NAMES[14:17]
 UNLISTED_LOGIT = -10.0
 
 
@@ -55,10 +57,12 @@ def evidence(
     fits: Fits,
     psf: Psf,
     filtered: NDArray[np.float64],
+    beside: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """The evidence on each candidate ``[n, len(NAMES)]``, in roughly even ranges; 0 where the fit did not converge.
 
-    ``filtered`` ``[n, 3]`` is the matched filter's word on it, as ``heard`` gives it, or zeros where it was not asked.
+    ``filtered`` ``[n, 3]`` is the matched filter's word on it, as ``heard`` gives it, or zeros where it was not asked;
+    ``beside`` ``[n, 2]`` is where the bright stars are (``detector.spikes.beside_stars``).
     """
     before = np.hypot(proposals.ends[:, 2] - proposals.ends[:, 0], proposals.ends[:, 3] - proposals.ends[:, 1])
     length = np.hypot(fits.ends[:, 2] - fits.ends[:, 0], fits.ends[:, 3] - fits.ends[:, 1])
@@ -82,7 +86,7 @@ def evidence(
         )
     table = np.nan_to_num(np.stack(columns, axis=1), nan=0.0, posinf=0.0, neginf=0.0)
     table = np.where(fits.good[:, None] | (np.arange(table.shape[1]) == 0), table, 0.0)
-    return np.column_stack([table, filtered])
+    return np.column_stack([table, filtered, beside])
 
 
 def heard(ends: NDArray[np.float64], matched: Matched) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from detector.astrometry import on_the_sky
-from detector.cutouts import cut_out, pyramid
+from detector.cutouts import cut_out, shown
 from detector.defects import find_defects
 from detector.elsewhere import moved, with_others
 from detector.endpoints import replaced, settled
@@ -26,7 +26,7 @@ from detector.matched import matched_proposals
 from detector.merging import Proposals, concatenated, first_rows, merge
 from detector.psf import Psf, measure_psf
 from detector.sky import binned, measure_sky, whiten
-from detector.spikes import bright_stars, doubted, points_at_star
+from detector.spikes import WINGED_SIGMA, beside_stars, bright_stars, doubted, points_at_star
 from detector.streaks import MAX_STREAKS_PER_FRAME, Findings, StreakFlag, empty
 from detector.tiling import Tiling, pad, strips, unpadded
 
@@ -194,7 +194,9 @@ def search_frame(
     if psf.n_stars == 0:
         flags.append("psf-from-profile")
     most = MAX_STREAKS_PER_FRAME if search.threshold <= 0 else min(CANDIDATES_PER_FRAME, MAX_STREAKS_PER_FRAME)
-    found = candidates(ready.padded, header.shape, network, ready.sky, psf, most, method=search.method, done=done)
+    found = candidates(
+        ready.padded, header.shape, network, ready.sky, psf, most, mask=ready.mask, method=search.method, done=done
+    )
     dropped.update(found.dropped)
     expected = search.expected_streaks_per_frame or header.survey.expected_streaks_per_frame
     score = network.probability(judged(found, ready.padded, header.shape, network), expected)
@@ -291,7 +293,8 @@ def propose_at_scale(
 class Candidates:
     """Fitted candidates, the network's best first: proposals, fits, PSF, the sky's sigma (electrons), drops.
 
-    ``filtered`` ``[n, 3]`` is the matched filter's word on each (``detector.evidence.heard``), zeros unless asked.
+    ``filtered`` ``[n, 3]`` is the matched filter's word on each (``detector.evidence.heard``), zeros unless asked;
+    ``beside`` ``[n, 2]`` how near bright stars are (``detector.spikes.beside_stars``).
     """
 
     proposals: Proposals
@@ -299,6 +302,7 @@ class Candidates:
     psf: Psf
     noise_e: NDArray[np.float64]
     filtered: NDArray[np.float64]
+    beside: NDArray[np.float64]
     dropped: Counter[str]
 
     def take(self, rows: NDArray[np.intp]) -> Candidates:
@@ -309,12 +313,13 @@ class Candidates:
             self.psf,
             self.noise_e[rows],
             self.filtered[rows],
+            self.beside[rows],
             self.dropped,
         )
 
     def evidence(self) -> NDArray[np.float64]:
         """The evidence on each ``[n, len(NAMES)]`` (``detector.evidence``)."""
-        return evidence(self.proposals, self.fits, self.psf, self.filtered)
+        return evidence(self.proposals, self.fits, self.psf, self.filtered, self.beside)
 
 
 def candidates(
@@ -325,6 +330,7 @@ def candidates(
     psf: Psf,
     most: int,
     *,
+    mask: NDArray[np.uint8],
     method: Method = "network",
     done: Stopwatch | None = None,
 ) -> Candidates:
@@ -355,7 +361,8 @@ def candidates(
     done("fit")
     dropped = Counter({"same-streak": seen - len(merged), "too-doubtful": len(merged) - len(kept)})
     filtered = np.zeros((len(kept), len(FILTER_NAMES))) if matched is None else heard(fits.ends, matched)
-    return Candidates(kept, fits, psf, noise_e, filtered, dropped)
+    stars = bright_stars(unpadded(padded, shape, Tiling(network.window, network.step)), mask, WINGED_SIGMA)
+    return Candidates(kept, fits, psf, noise_e, filtered, beside_stars(fits.ends, stars), dropped)
 
 
 def with_settled_ends(found: Candidates, ready: Prepared) -> Candidates:
@@ -394,7 +401,7 @@ def judged(
     network: StreakNetwork,
 ) -> NDArray[np.float64]:
     """The second stage's logit of each candidate, by its cut-out and its fit."""
-    frame = pyramid(unpadded(padded, shape, Tiling(network.window, network.step)))
+    frame = shown(unpadded(padded, shape, Tiling(network.window, network.step)), found.psf)
     known = found.evidence()
     logit = np.zeros(len(known))
     for first in range(0, len(known), STAMPS_AT_ONCE):

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 # What counts as a bright star: saturated pixels, or whitened ones above this, so many of them together.
 BRIGHT_SIGMA = 1_000.0
 LEAST_PIXELS = 9
+# Fainter sources whose wings and spikes may still be taken for streaks: what the evidence is about.
+WINGED_SIGMA = 150.0
+# No wing or spike is followed farther than this many radii of its source.
+FARTHEST_RADII = 100.0
 # The line meets the star's middle to within this, at most so many lengths beyond an end (or so many pixels).
 ACROSS_PX = 5.0
 BEYOND_LENGTHS, BEYOND_PX = 1.0, 60.0
@@ -29,13 +33,20 @@ LEAST_LENGTH_PX = 15.0
 LEAST_ODDS = 0.01
 
 
-def bright_stars(whitened: NDArray[np.float32], mask: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Middles ``[n, 2]`` (x, y) of the bright sources of a whitened frame ``[h, w]`` (NaN where masked)."""
+def bright_stars(
+    whitened: NDArray[np.float32],
+    mask: NDArray[np.uint8],
+    sigma: float = BRIGHT_SIGMA,
+) -> NDArray[np.float64]:
+    """Middles and radii ``[n, 3]`` (x, y, r) of the sources above ``sigma`` of a whitened frame ``[h, w]``.
+
+    Masked pixels are NaN; the radius is that of a circle as large as what is brighter.
+    """
     with np.errstate(invalid="ignore"):
-        bright = (whitened > BRIGHT_SIGMA) | ((mask & np.uint8(MaskBit.SATURATED)) != 0)
+        bright = (whitened > sigma) | ((mask & np.uint8(MaskBit.SATURATED)) != 0)
     labels, count = ndimage.label(bright, structure=np.ones((3, 3)))
     if not count:
-        return np.zeros((0, 2))
+        return np.zeros((0, 3))
     # Of each, the box: charge that bled along a column makes it long, and the star is where it is widest.
     stars = []
     for number, box in enumerate(ndimage.find_objects(labels), start=1):
@@ -45,12 +56,35 @@ def bright_stars(whitened: NDArray[np.float32], mask: NDArray[np.uint8]) -> NDAr
         rows, columns = own.sum(axis=1), own.sum(axis=0)
         wide_rows = np.flatnonzero(rows >= 0.5 * rows.max())
         wide_columns = np.flatnonzero(columns >= 0.5 * columns.max())
-        stars.append((box[1].start + wide_columns.mean(), box[0].start + wide_rows.mean()))
-    return np.array(stars, np.float64).reshape(-1, 2)
+        width = np.sqrt(len(wide_rows) * len(wide_columns) / np.pi)
+        stars.append((box[1].start + wide_columns.mean(), box[0].start + wide_rows.mean(), width))
+    return np.array(stars, np.float64).reshape(-1, 3)
+
+
+def beside_stars(ends: NDArray[np.float64], stars: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How near each line ``[n, 4]`` is to a bright source (x, y, r) ``[m, 3]``, in the source's radii: ``[n, 2]``.
+
+    The negative logarithm of the distance from the line's middle to the nearest source, and to the nearest that the
+    line, followed beyond its ends, meets; that of ``FARTHEST_RADII`` where there is none.
+    """
+    near = np.full((len(ends), 2), FARTHEST_RADII)
+    known = np.flatnonzero(np.isfinite(ends).all(axis=1))
+    if len(stars) and len(known):
+        radius = np.maximum(stars[:, 2], 1.0)
+        middle = 0.5 * (ends[known, :2] + ends[known, 2:])
+        along = ends[known, 2:] - ends[known, :2]
+        unit = along / np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-6)[:, None]
+        dx = stars[None, :, 0] - middle[:, :1]
+        dy = stars[None, :, 1] - middle[:, 1:]
+        apart = np.hypot(dx, dy) / radius  # n m
+        across = np.abs(dx * unit[:, 1:] - dy * unit[:, :1])
+        near[known, 0] = apart.min(axis=1)
+        near[known, 1] = np.where(across < np.maximum(ACROSS_PX, 0.5 * radius), apart, np.inf).min(axis=1)
+    return np.asarray(-np.log(np.clip(near, 1.0, FARTHEST_RADII)))
 
 
 def points_at_star(ends: NDArray[np.float64], stars: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether each line ``[n, 4]``, followed beyond its ends, meets one of the ``stars`` ``[m, 2]``."""
+    """Whether each line ``[n, 4]``, followed beyond its ends, meets one of the ``stars`` ``[m, 3]``."""
     found = np.zeros(len(ends), np.bool_)
     if not len(stars):
         return found
@@ -58,7 +92,7 @@ def points_at_star(ends: NDArray[np.float64], stars: NDArray[np.float64]) -> NDA
     length = np.hypot(along[:, 0], along[:, 1])
     for n in np.flatnonzero(np.isfinite(ends).all(axis=1) & (length >= LEAST_LENGTH_PX)):
         unit = along[n] / length[n]
-        offset = stars - ends[n, :2]
+        offset = stars[:, :2] - ends[n, :2]
         t = offset @ unit
         across = np.abs(offset[:, 0] * unit[1] - offset[:, 1] * unit[0])
         reach = max(BEYOND_LENGTHS * length[n], BEYOND_PX)

@@ -76,7 +76,7 @@ class StreakPredictor:
         return result
 
     def judge(self, stamps: NDArray[np.float32], evidence: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Give the logit of candidates by their cut-outs ``[n, 5, 48, 48]`` and their evidence ``[n, k]``."""
+        """Give the logit of candidates by their cut-outs ``[n, 6, 48, 48]`` and their evidence ``[n, k]``."""
         if self.verifier is None:
             return evidence[:, 0]
         with (

@@ -19,7 +19,7 @@ from detector.evidence import NAMES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-CHANNELS_OF_CONVOLUTIONS = (16, 24, 32, 48, 48, 64)
+CHANNELS_OF_CONVOLUTIONS = (24, 32, 48, 48, 64, 64)
 HALVED_AT = (1, 3, 5)
 
 
@@ -54,8 +54,8 @@ class AsteroidNet(nn.Module):
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, stamps: Tensor, evidence: Tensor) -> Tensor:
-        """Give logits ``[n]`` of ``stamps`` ``[n, 5, 48, 48]`` and ``evidence`` ``[n, len(NAMES)]``."""
-        folded = functional.pixel_unshuffle(stamps, 2).contiguous(memory_format=torch.channels_last)  # n 20 24 24
+        """Give logits ``[n]`` of ``stamps`` ``[n, 6, 48, 48]`` and ``evidence`` ``[n, len(NAMES)]``."""
+        folded = functional.pixel_unshuffle(stamps, 2).contiguous(memory_format=torch.channels_last)  # n 24 24 24
         seen = self.convolutions(folded)  # n c 3 3
         scaled = ((evidence - self.mean) / self.scatter).clamp(-6.0, 6.0)  # n k
         joined = torch.cat([seen.flatten(1), scaled.to(seen.dtype)], dim=1)

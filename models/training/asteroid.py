@@ -1,9 +1,8 @@
 """How AsteroidNet is trained on the impostors that really come, and how its answer becomes a probability.
 
 New exposures of skies that no network has seen go through the very chain of ``detector.examine`` up to the fit; what
-StreakNet proposed there is held against the truth. The false ones are its own favourites: hard negatives. In several
-rounds the network of the round before picks, from exposures that are new again, the false ones that deceive it most;
-of the others a sample stays, with more weight. Then, on exposures of their own, its logit becomes a probability by a
+StreakNet and the matched filter proposed there is held against the truth. In several rounds the network of the round
+before picks the false ones that deceive it most: hard negatives; of the others a sample stays, with more weight. Then, on exposures of their own, its logit becomes a probability by a
 logistic curve (Platt 1999), whose density of true streaks is kept: the odds of a survey that expects fewer shift by the
 ratio (Saerens et al. 2002).
 """
@@ -19,10 +18,11 @@ from typing import TYPE_CHECKING
 import numba
 import numpy as np
 import torch
+from rich.progress import track
 from scipy import optimize, special
 from torch.nn import functional
 
-from detector.cutouts import cut_out, pyramid
+from detector.cutouts import cut_out, shown
 from detector.examine import candidates
 from detector.psf import measure_psf
 from detector.sky import measure_sky, whiten
@@ -35,7 +35,8 @@ from models.training.scenes import draw_exposure, exposure_mask
 from models.weights import load
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -48,9 +49,11 @@ FRAME_PIXELS = 4132 * 4096
 # Fainter ones are not expected to be found: they count neither in the density nor as false.
 LEAST_SNR = 5.0
 # Streaks per Mpx in the exposures (17 times as many in a frame): enough to learn from, few enough to lie apart.
-DENSITY = (8.0, 80.0)
+DENSITY = (15.0, 120.0)
+# The share of them that cross the frame: satellites.
+CROSSING = 0.015
 # Candidates of one exposure of 1 Mpx that are fitted: 6,800 a frame, far below any threshold.
-CANDIDATES = 400
+CANDIDATES = 500
 # False ones of one exposure that are kept: the most deceptive, and a sample of all the others.
 HARDEST = 80
 SAMPLED = 40
@@ -58,11 +61,13 @@ SAMPLED = 40
 BOTH = 0.8
 BATCH = 256
 LEARNING_RATE = 2e-3
+# Of the learning rate, from one round to the next.
+LATER_ROUNDS = 0.6
 
 
 @dataclass(frozen=True, eq=False)
 class Judged:
-    """Candidates: ``stamps`` f2 ``[n, 5, 48, 48]``, ``evidence`` ``[n, k]``, ``true`` ``[n]``, ``weight`` ``[n]``.
+    """Candidates: ``stamps`` f2 ``[n, 6, 48, 48]``, ``evidence`` ``[n, k]``, ``true`` ``[n]``, ``weight`` ``[n]``.
 
     ``pixels`` and ``streaks`` are those of the exposures that they came from.
     """
@@ -100,17 +105,23 @@ class Calibration:
 
 @dataclass(frozen=True)
 class Verifying:
-    """How much: ``rounds`` of ``exposures`` each, ``steps`` of the optimiser a round, then as many to calibrate."""
+    """How much: ``rounds`` of ``steps`` over so many ``exposures``, then ``calibrating`` others to calibrate."""
 
-    exposures: int = 160
+    exposures: int = 480
+    calibrating: int = 80
     rounds: int = 3
-    steps: int = 2_500
+    steps: int = 3_000
     processes: int = 2
+
+    @property
+    def drawn(self) -> int:
+        """All exposures."""
+        return self.exposures + self.calibrating
 
 
 def judge_exposure(network: StreakNetwork, scene: Scene, rng: np.random.Generator) -> Judged:
     """All candidates of one new exposure of ``scene`` on which the truth has a verdict."""
-    electrons, trails = draw_exposure(rng, scene, 1, density=DENSITY)
+    electrons, trails = draw_exposure(rng, scene, 1, density=DENSITY, crossing=CROSSING)
     mask = exposure_mask(electrons, 0.97 * scene.conditions.defects.full_well_e)
     sky = measure_sky(electrons, mask)
     psf = measure_psf(electrons, mask, sky, fallback_fwhm_px=scene.kernel.fwhm_px)
@@ -118,13 +129,14 @@ def judge_exposure(network: StreakNetwork, scene: Scene, rng: np.random.Generato
     padded = whiten(electrons, mask, sky, window=tiling.window, step=tiling.step)
     shape = (electrons.shape[0], electrons.shape[1])
     method: Method = "both" if rng.uniform() < BOTH else "network"
-    found = candidates(padded, shape, network, sky, psf, CANDIDATES, method=method)
+    found = candidates(padded, shape, network, sky, psf, CANDIDATES, mask=mask, method=method)
     counts = (trails[:, 5] >= LEAST_SNR) & (trails[:, 6] > 0.5)
     ends = found.fits.ends.reshape(-1, 2, 2)
     verdict = match_frame(trails[:, :4].reshape(-1, 2, 2), counts, ends, found.proposals.logit).verdict
     settled = np.flatnonzero(verdict != NEITHER)
     found = found.take(settled)
-    stamps = cut_out(pyramid(unpadded(padded, shape, tiling)), found.fits.ends, found.fits.flux, found.psf)
+    frame = shown(unpadded(padded, shape, tiling), found.psf)
+    stamps = cut_out(frame, found.fits.ends, found.fits.flux, found.psf)
     return Judged(
         stamps.astype(np.float16),
         found.evidence().astype(np.float32),
@@ -171,52 +183,65 @@ def answers(network: AsteroidNet, sample: Judged) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True)
-class _Miner:
-    """What a process that makes samples needs; ``judge`` is the state of the network of the round before."""
+class Mine:
+    """A folder of judged exposures of ``bank``'s kinds of skies, by the StreakNet in the file ``weights``.
 
+    Each is a file that may be deleted at any time: it is made again from its number. ``version`` tells the candidates
+    of one StreakNet from another's.
+    """
+
+    folder: Path
     weights: str
+    version: str
     device: str
     bank: Bank
     seed: int
-    judge: dict[str, NDArray[np.float32]] | None
-    everything: bool
 
-    def __call__(self, number: int) -> Judged:
+    def path(self, number: int) -> Path:
+        """Where exposure ``number`` lies."""
+        return self.folder / f"judged-{self.version[:12]}-{self.seed}-{number:05d}.npz"
+
+    def make(self, number: int) -> None:
+        """Draw and judge exposure ``number`` unless it is there; in a process of its own."""
+        path = self.path(number)
+        if path.exists():
+            return
         numba.set_num_threads(1)
         torch.set_num_threads(1)
         rng = np.random.default_rng([self.seed, number])
-        conditions = self.bank.conditions(number)
-        scene = draw_scene(conditions, self.bank.shape, int(rng.integers(1 << 40)))
+        scene = draw_scene(self.bank.conditions(number), self.bank.shape, int(rng.integers(1 << 40)))
         sample = judge_exposure(bare_predictor(load(self.weights), self.device), scene, rng)
-        if self.everything:
-            return sample
-        if self.judge is None:
-            return hardest(sample, sample.evidence[:, 0].astype(np.float64), rng)
-        return hardest(sample, answers(restored(self.judge), sample), rng)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial.npz")
+        np.savez(
+            partial,
+            stamps=sample.stamps,
+            evidence=sample.evidence,
+            true=sample.true,
+            counts=np.array([sample.pixels, sample.streaks]),
+        )
+        partial.replace(path)
+
+    def sample(self, number: int) -> Judged:
+        """Exposure ``number``, from the folder: all its candidates."""
+        with np.load(self.path(number)) as stored:
+            true = stored["true"]
+            pixels, streaks = stored["counts"].tolist()
+            weight = np.ones(len(true), np.float32)
+            return Judged(stored["stamps"], stored["evidence"], true, weight, pixels=pixels, streaks=streaks)
 
 
-def state_of(network: AsteroidNet) -> dict[str, NDArray[np.float32]]:
-    """The tensors of a network as arrays: they travel to other processes."""
-    return {name: tensor.numpy().copy() for name, tensor in network.state_dict().items()}
-
-
-def restored(state: dict[str, NDArray[np.float32]]) -> AsteroidNet:
-    """The network of such arrays."""
-    network = AsteroidNet()
-    network.load_state_dict({name: torch.from_numpy(values) for name, values in state.items()})
-    return network.eval()
-
-
-def mined(miner: _Miner, numbers: Iterable[int], processes: int) -> Iterator[Judged]:
-    """The samples of these exposures, as they are ready."""
+def make_judged(mine: Mine, count: int, processes: int) -> Iterator[int]:
+    """Make every exposure below ``count`` that is not there yet; gives the number of each as it is done."""
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(miner, numbers)
+        for number, _ in enumerate(pool.map(mine.make, range(count))):
+            yield number
 
 
 def turned(stamps: torch.Tensor, which: int) -> torch.Tensor:
-    """One of the eight symmetries of the square."""
-    out = torch.rot90(stamps, which % 4, (2, 3))
-    return out.flip(3) if which >= 4 else out
+    """One of the four symmetries of a line: its two ends and its two sides are alike."""
+    axes = [axis for axis, flipped in ((2, which & 1), (3, which & 2)) if flipped]
+    return stamps.flip(axes) if axes else stamps
 
 
 def learn(
@@ -239,7 +264,7 @@ def learn(
         weight = sample.weight[rows].astype(np.float64)
         weight[: BATCH // 2] *= share / 0.5
         weight[BATCH // 2 :] *= (1.0 - share) / 0.5 / (sample.weight[false].mean())
-        stamps = turned(torch.from_numpy(sample.stamps[rows].astype(np.float32)), int(rng.integers(8)))
+        stamps = turned(torch.from_numpy(sample.stamps[rows].astype(np.float32)), int(rng.integers(4)))
         with torch.autocast("cpu", torch.bfloat16):
             logit = network(stamps, torch.from_numpy(sample.evidence[rows]))
         truth = torch.from_numpy(sample.true[rows].astype(np.float32))
@@ -285,29 +310,28 @@ def calibrate(network: AsteroidNet, sample: Judged) -> Calibration:
 
 
 def train_and_calibrate(
-    weights: str,
-    device: str,
-    bank: Bank,
+    mine: Mine,
     plan: Verifying,
-    seed: int,
     tell: Callable[[str], None] = print,
 ) -> tuple[AsteroidNet, Calibration]:
-    """Train the second stage for the StreakNet in the file ``weights``, on skies of ``bank``'s kinds, and calibrate."""
-    torch.manual_seed(seed)
-    rng = np.random.default_rng([seed, 1])
+    """Train the second stage on the exposures of ``mine``, and calibrate it on others, whose every candidate counts."""
+    for _ in track(make_judged(mine, plan.drawn, plan.processes), "judging exposures", total=plan.drawn):
+        pass
+    torch.manual_seed(mine.seed)
+    rng = np.random.default_rng([mine.seed, 1])
     network = AsteroidNet()
-    samples: list[Judged] = []
     for number in range(plan.rounds):
-        miner = _Miner(weights, device, bank, seed, state_of(network) if number else None, everything=False)
-        exposures = range(number * plan.exposures, (number + 1) * plan.exposures)
-        samples += mined(miner, exposures, plan.processes)
-        sample = together(samples)
+        sample = together([_deceptive(mine.sample(k), network if number else None, rng) for k in range(plan.exposures)])
         if number == 0:
             table = torch.from_numpy(sample.evidence)
             network.mean.copy_(table.mean(dim=0))
             network.scatter.copy_(table.std(dim=0).clamp(min=1e-3))
-        loss = learn(network, sample, plan.steps, rng)
+        loss = learn(network, sample, plan.steps, rng, LEARNING_RATE * LATER_ROUNDS**number)
         tell(f"round {number + 1}: {len(sample.true)} candidates, {int(sample.true.sum())} true, loss {loss:.4f}")
-    miner = _Miner(weights, device, bank, seed, None, everything=True)
-    fresh = range(plan.rounds * plan.exposures, plan.rounds * plan.exposures + max(plan.exposures // 2, 2))
-    return network, calibrate(network, together(list(mined(miner, fresh, plan.processes))))
+    return network, calibrate(network, together([mine.sample(k) for k in range(plan.exposures, plan.drawn)]))
+
+
+def _deceptive(sample: Judged, network: AsteroidNet | None, rng: np.random.Generator) -> Judged:
+    """The true ones and the false ones that deceive ``network`` most; StreakNet, where there is none yet."""
+    logit = sample.evidence[:, 0].astype(np.float64) if network is None else answers(network, sample)
+    return hardest(sample, logit, rng)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from detector.cutouts import cut_out, pyramid
+from detector.cutouts import cut_out, shown
 from detector.defects import find_defects
 from detector.examine import candidates, profile_fwhm_px
 from detector.fits import read_frames
@@ -76,13 +76,14 @@ VALIDATIONS = 10
 
 @dataclass(frozen=True, eq=False)
 class LabelledFrame:
-    """A whitened frame ``[h, w]`` (NaN where masked), its sky and PSF, and its labels.
+    """A whitened frame ``[h, w]`` (NaN where masked), its mask, sky and PSF, and its labels.
 
     ``ends`` ``[n, 4]`` in pixels, ``asteroid`` ``[n]``, ``snr`` ``[n]``: all that a network needs to learn from labels.
     """
 
     name: str
     pixels: NDArray[np.float32]
+    mask: NDArray[np.uint8]
     sky: Sky
     psf: Psf
     ends: NDArray[np.float64]
@@ -213,7 +214,7 @@ def _labelled(frame: Frame, rows: NDArray[np.void]) -> LabelledFrame:
     psf = measure_psf(frame.pixels, mask, sky, fallback_fwhm_px=profile_fwhm_px(frame.header))
     padded = whiten(frame.pixels, mask, sky, window=tiling.window, step=tiling.step)
     pixels = np.ascontiguousarray(unpadded(padded, (height, width), tiling))
-    return LabelledFrame(frame.header.name, pixels, sky, psf, ends, rows["asteroid"], rows["snr"])
+    return LabelledFrame(frame.header.name, pixels, mask, sky, psf, ends, rows["asteroid"], rows["snr"])
 
 
 # --- StreakNet: dense, at every scale of the search -------------------------------------------------------------------
@@ -341,7 +342,7 @@ def labelled_candidates(frame: LabelledFrame, network: StreakNetwork) -> Judged:
     """What is proposed in a frame, on a labelled asteroid or not; what lies on a label 0 weighs more."""
     tiling = Tiling(network.window, network.step)
     shape = (frame.pixels.shape[0], frame.pixels.shape[1])
-    found = candidates(pad(frame.pixels, tiling), shape, network, frame.sky, frame.psf, CANDIDATES, method="both")
+    found = candidates(pad(frame.pixels, tiling), shape, network, frame.sky, frame.psf, CANDIDATES, mask=frame.mask, method="both")
     ends = found.fits.ends.reshape(-1, 2, 2)
     asteroids, others = (frame.ends[chosen].reshape(-1, 2, 2) for chosen in (frame.asteroid, ~frame.asteroid))
     logit = found.proposals.logit
@@ -351,7 +352,7 @@ def labelled_candidates(frame: LabelledFrame, network: StreakNetwork) -> Judged:
     true = verdict[settled] == TRUE
     found = found.take(settled)
     return Judged(
-        cut_out(pyramid(frame.pixels), found.fits.ends, found.fits.flux, found.psf).astype(np.float16),
+        cut_out(shown(frame.pixels, found.psf), found.fits.ends, found.fits.flux, found.psf).astype(np.float16),
         found.evidence().astype(np.float32),
         true,
         np.where(on_other & ~true, IMPOSTOR_WEIGHT, 1.0).astype(np.float32),

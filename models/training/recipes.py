@@ -11,7 +11,7 @@ from rich.progress import track
 
 from models.networks.streaknet import StreakNet
 from models.predictor import choose_device, is_verifier, load_streak_network
-from models.training.asteroid import Verifying, train_and_calibrate
+from models.training.asteroid import Mine, Verifying, train_and_calibrate
 from models.training.fit import Outcome, Run, fit
 from models.training.scenes import EVALUATION_SEEDS, Bank, make_bank
 from models.training.snippets import fit_snippets
@@ -52,9 +52,9 @@ class Training:
     minutes: float = 55.0
     scenes: int = 400
     scene_px: int = 1024
-    verifying: int = 160
+    verifying: int = 480
     rounds: int = 3
-    verifying_steps: int = 2_500
+    verifying_steps: int = 3_000
     workers: int = 1
     device: str = "auto"
     resume: bool = False
@@ -120,8 +120,15 @@ def verified(training: Training, proposer: Path) -> Path:
     chosen = load(str(proposer))
     shape = (training.scene_px, training.scene_px)
     bank = Bank(training.folder / "bank", training.seed + 2, 0, KINDS[training.survey], shape)
-    plan = Verifying(training.verifying, training.rounds, training.verifying_steps, os.cpu_count() or 1)
-    verifier, calibration = train_and_calibrate(str(proposer), training.device, bank, plan, training.seed + 2)
+    plan = Verifying(
+        training.verifying,
+        max(training.verifying // 6, 2),
+        training.rounds,
+        training.verifying_steps,
+        os.cpu_count() or 1,
+    )
+    mine = Mine(training.folder / "judged", str(proposer), chosen.sha256, training.device, bank, training.seed + 2)
+    verifier, calibration = train_and_calibrate(mine, plan)
     tensors = {name: tensor for name, tensor in chosen.tensors.items() if not is_verifier(name)}
     tensors |= {f"verifier.{name}": tensor for name, tensor in verifier.state_dict().items()}
     finished = training.folder / "streaknet.safetensors"

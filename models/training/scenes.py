@@ -41,6 +41,8 @@ SCENES_PER_SEED = 10_000
 SCALE_SHARES = {1: 0.65, 2: 0.22, 4: 0.13}
 # Streaks per Mpx of an exposure that StreakNet learns from.
 DENSITY = (80.0, 350.0)
+# The share of them that are satellites' trails.
+CROSSING = 0.004
 # A streak shorter than this many PSF widths has no direction: neither streak nor impostor.
 SHORTEST_IN_FWHM = 1.2
 SHORTEST_PX = 3.0
@@ -127,12 +129,13 @@ def draw_trails(
     scene: Scene,
     scale: int,
     density: tuple[float, float] = DENSITY,
+    crossing: float = CROSSING,
 ) -> NDArray[np.float64]:
     """Trails for one exposure ``[n, 7]``: x0, y0, x1, y1 (px), flux (e-), SNR, and 1 where it counts as a streak.
 
     Far more than in any sky, or the network would see mostly nothing (the calibration takes that back); one exposure in
     seven has none. ``scale`` is that at which the longest of the ordinary ones fit a window, ``density`` the range of
-    streaks per Mpx.
+    streaks per Mpx, ``crossing`` the share of them that are satellites' trails.
     """
     height, width = scene.electrons.shape
     megapixels = height * width / 1e6 / scale**2
@@ -145,10 +148,10 @@ def draw_trails(
     snr = np.exp(rng.uniform(math.log(4.0), math.log(60.0), count))
     bright = rng.uniform(size=count) < 0.25
     snr[bright] = np.exp(rng.uniform(math.log(60.0), math.log(3000.0), bright.sum()))
-    crossing = rng.uniform(size=count) < 0.004
-    lengths[crossing] = rng.uniform(300.0, 3000.0, crossing.sum())
+    crosses = rng.uniform(size=count) < crossing
+    lengths[crosses] = rng.uniform(300.0, 3000.0, crosses.sum())
     # Satellites: what matters is the signal over a window, not over the whole trail.
-    snr[crossing] *= np.sqrt(lengths[crossing] / (60.0 * scale))
+    snr[crosses] *= np.sqrt(lengths[crosses] / (60.0 * scale))
     angles = rng.uniform(0.0, math.pi, count)
     x, y = rng.uniform(-0.5, width - 0.5, count), rng.uniform(-0.5, height - 0.5, count)
     dx, dy = 0.5 * lengths * np.cos(angles), 0.5 * lengths * np.sin(angles)
@@ -189,9 +192,10 @@ def draw_exposure(
     scene: Scene,
     scale: int,
     density: tuple[float, float] = DENSITY,
+    crossing: float = CROSSING,
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """A new exposure of ``scene`` in electrons, and its trails as ``draw_trails`` gives them."""
-    trails = draw_trails(rng, scene, scale, density)
+    trails = draw_trails(rng, scene, scale, density, crossing)
     electrons = scene.electrons.copy()
     add_trails(electrons, np.ascontiguousarray(trails[:, :5]), scene.kernel)
     return expose(electrons, scene.conditions, int(rng.integers(2**31))), trails
