@@ -1,7 +1,8 @@
 """How well a found streak is measured: residuals beside what the data can say, pulls, and what a score is worth.
 
-The bound is Cramer and Rao's for a line of uniform brightness under a Gaussian PSF in white noise, with flux and both
-ends unknown: no unbiased fit does better. It is computed for each found truth from its own length, SNR and PSF, and
+The bound is Cramer and Rao's for a line of uniform brightness under a Gaussian PSF in white noise and, where the sky's
+sigma is known in electrons, that of the streak's own photons, with flux and both ends unknown: no unbiased fit does
+better. It is computed for each found truth from its own length, SNR and PSF, and
 drawn from at random, so that medians stand beside medians.
 """
 
@@ -77,9 +78,10 @@ def cramer_rao(
     length_px: NDArray[np.float64],
     snr: NDArray[np.float64],
     sigma_px: NDArray[np.float64],
+    noise_e: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Lowest possible sigma of an end ``[n]`` along and across the line, in pixels."""
-    along, across = bounds(length_px, snr, sigma_px)
+    along, across = bounds(length_px, snr, sigma_px, noise_e)
     return np.sqrt(along[:, 0, 0]), np.sqrt(across[:, 0, 0])
 
 
@@ -87,13 +89,15 @@ def bounds(
     length_px: NDArray[np.float64],
     snr: NDArray[np.float64],
     sigma_px: NDArray[np.float64],
+    noise_e: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Lowest possible covariance ``[n, 2, 2]`` of the two ends along and across the line, in square pixels.
 
-    ``snr`` is the flux over its error when only the flux is unknown. The light along the line is
-    F/L (Phi((u - a)/s) - Phi((u - b)/s)); its derivatives by F, a and b give the 3 x 3 information of the first, and
-    shifting it across by an amount linear in u, with the integral of G'^2 over that of G^2 being 1/(2 s^2), the
-    2 x 2 of the second. Both are inverted for each streak.
+    ``snr`` is the flux over its error when only the flux is unknown and the sky alone is noisy; ``noise_e`` the sky's
+    sigma in electrons, with which the streak's own photons add to the variance (None, NaN: they do not). The light
+    along the line is F/L (Phi((u - a)/s) - Phi((u - b)/s)); its derivatives by F, a and b give the 3 x 3 information of
+    the first, and shifting it across by an amount linear in u the 2 x 2 of the second, each pixel weighing as its
+    variance lets it. Both are inverted for each streak.
     """
     length = np.maximum(length_px, 0.3 * sigma_px)[:, None]
     s = sigma_px[:, None]
@@ -103,13 +107,37 @@ def bounds(
     density_a, density_b = (np.exp(-0.5 * ((u - end) / s) ** 2) / (s * np.sqrt(2 * np.pi)) for end in (a, b))
     by_a = (light - density_a) / length
     by_b = (density_b - light) / length
-    power = (light**2).sum(axis=1)[:, None, None]
+    step = u[:, 1] - u[:, 0]
+    # The integral of a Gaussian's square across is 1 / (2 sqrt(pi) s): sum(model^2) of unit flux, and the flux itself.
+    power = (light**2).sum(axis=1) * step / (2.0 * np.sqrt(np.pi) * sigma_px)
+    flux = snr / np.sqrt(power)
+    brightness = np.zeros(len(flux)) if noise_e is None else np.nan_to_num(flux / noise_e)
+    weight, turned = _weights_across(light * brightness[:, None], sigma_px)  # n u, n u
     shapes = np.stack([light, by_a, by_b], axis=1)  # n 3 u
-    information = np.einsum("niu,nju->nij", shapes, shapes) / power * snr[:, None, None] ** 2
+    scale = (step * flux**2)[:, None, None]
+    information = np.einsum("niu,nju,nu->nij", shapes, shapes, weight) * scale
     along = np.linalg.inv(information)[:, 1:, 1:]
     leverage = np.stack([light * (b - u), light * (u - a)], axis=1) / length[:, None]  # n 2 u
-    information = np.einsum("niu,nju->nij", leverage, leverage) / power * (snr / sigma_px)[:, None, None] ** 2 / 2
+    information = np.einsum("niu,nju,nu->nij", leverage, leverage, turned) * scale
     return along, np.linalg.inv(information)
+
+
+def _weights_across(
+    brightness: NDArray[np.float64], sigma_px: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Integrals across the line ``[n, u]`` of g^2 and g'^2 over the variance, g the Gaussian PSF's profile.
+
+    ``brightness`` ``[n, u]`` is the light a pixel along the line over the sky's variance.
+    """
+    v = np.linspace(-5.0, 5.0, 61)
+    unit = np.exp(-0.5 * v**2) / np.sqrt(2.0 * np.pi)
+    squares, slopes = np.empty(brightness.shape), np.empty(brightness.shape)
+    for n, s in enumerate(sigma_px):
+        g = unit / s
+        inverse = 1.0 / (1.0 + brightness[n, :, None] * g)  # u v
+        squares[n] = inverse @ (g**2) * (v[1] - v[0]) * s
+        slopes[n] = inverse @ ((v * g / s) ** 2) * (v[1] - v[0]) * s
+    return squares, slopes
 
 
 def residuals(truths: NDArray[np.void], detections: NDArray[np.void], *, seed: int) -> list[Residuals]:
@@ -160,7 +188,7 @@ def _drawn_bounds(
     known = np.isfinite(truths["fwhm_px"]) & (snr > 0)
     if known.any():
         sigma = truths["fwhm_px"][known] / FWHM_PER_SIGMA
-        both = bounds(lengths(ends_of(truths[known])), snr[known], sigma)
+        both = bounds(lengths(ends_of(truths[known])), snr[known], sigma, truths["noise_e"][known])
         size = (int(known.sum()), _DRAWS)
         for drawn, variances in (
             (ends, [one[:, 0, 0] for one in both]),

@@ -27,11 +27,12 @@ if TYPE_CHECKING:
 _ENDS = ("x0", "y0", "x1", "y1")
 TRUTH_NUMBERS = (*_ENDS, "mag", "rate_arcsec_h", "snr_limit", "inside")
 DETECTION_NUMBERS = (*_ENDS, "x0_err", "y0_err", "x1_err", "y1_err", "score", "snr", "mag", "mag_err")
-FRAME_NUMBERS = ("width", "height", "psf_fwhm_px")
+FRAME_NUMBERS = ("width", "height", "psf_fwhm_px", "noise_e")
 NUMBERS = frozenset({*TRUTH_NUMBERS, *DETECTION_NUMBERS, *FRAME_NUMBERS, "extension"})
 
 # frame: index into the sample's frames. counts: both ends 10 px from the border. snr_limit: what a matched filter of
-# the true shape would see over the noise of the sky alone. fwhm_px: the PSF of the frame, NaN where not measured.
+# the true shape would see over the noise of the sky alone. fwhm_px, noise_e: the PSF of the frame
+# and the sigma of its sky in electrons, NaN where not known.
 TRUTH = np.dtype(
     [
         ("frame", "i8"),
@@ -41,6 +42,7 @@ TRUTH = np.dtype(
         ("rate_arcsec_h", "f8"),
         ("snr_limit", "f8"),
         ("fwhm_px", "f8"),
+        ("noise_e", "f8"),
         ("counts", "?"),
     ],
 )
@@ -108,9 +110,9 @@ def build_sample(truth: Columns, detections: Columns, *, frames: Columns | None,
     if n_frames is not None and n_frames < len(listed):
         raise ValueError(f"{n_frames} frames were announced, and the tables name {len(listed)}")
     left_out = int((of_truth < 0).sum() + (of_detection < 0).sum())
-    shape_of, fwhm_of = _frame_facts(frames, listed, by_extension=by_extension)
+    shape_of, psf_and_noise = _frame_facts(frames, listed, by_extension=by_extension)
     return Sample(
-        _truths(truth, of_truth, shape_of, fwhm_of),
+        _truths(truth, of_truth, shape_of, psf_and_noise),
         _detections(detections, of_detection),
         n_frames if n_frames is not None else len(listed),
         left_out,
@@ -180,34 +182,34 @@ def _frame_facts(
     *,
     by_extension: bool,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Height and width ``[n, 2]`` and FWHM ``[n]`` of each listed frame, NaN where not known."""
-    facts = np.full((len(listed), 3), np.nan)
+    """Height and width ``[n, 2]``, and FWHM and noise ``[n, 2]``, of each listed frame; NaN where not known."""
+    facts = np.full((len(listed), 4), np.nan)
     if frames is not None:
         places = _places(_keys(frames, by_extension=by_extension), listed)
-        for column, name in enumerate(("height", "width", "psf_fwhm_px")):
+        for column, name in enumerate(("height", "width", "psf_fwhm_px", "noise_e")):
             if name in frames:
                 facts[places, column] = frames[name]
-    return facts[:, :2], facts[:, 2]
+    return facts[:, :2], facts[:, 2:]
 
 
 def _truths(
     table: Columns,
     places: NDArray[np.int64],
     shape_of: NDArray[np.float64],
-    fwhm_of: NDArray[np.float64],
+    psf_and_noise: NDArray[np.float64],
 ) -> NDArray[np.void]:
     rows = np.zeros(len(places), TRUTH)
     rows["frame"] = places
     for name in (*_ENDS, "mag", "rate_arcsec_h", "snr_limit"):
         rows[name] = table.get(name, np.nan)
     rows["counts"] = np.nan_to_num(table["inside"], nan=1.0) > 0 if "inside" in table else True
-    rows["fwhm_px"] = np.nan
+    rows["fwhm_px"] = rows["noise_e"] = np.nan
     rows = rows[places >= 0]
     ends = ends_of(rows)
     rows["length_px"] = lengths(ends)
     for frame in np.unique(rows["frame"]):
         here = rows["frame"] == frame
-        rows["fwhm_px"][here] = fwhm_of[frame]
+        rows["fwhm_px"][here], rows["noise_e"][here] = psf_and_noise[frame]
         if np.isfinite(shape_of[frame]).all():
             rows["counts"][here] = inside(ends[here], (int(shape_of[frame, 0]), int(shape_of[frame, 1])))
     return rows

@@ -405,6 +405,17 @@ def test_the_bound_of_a_point_across_is_sqrt_2_sigma_over_snr_shared_by_two_ends
     assert along[0] > 0
 
 
+def test_where_its_own_photons_are_the_noise_a_streak_is_placed_by_their_number():
+    length, sigma, photons, noise_e = 40.0, 1.0, 1e4, 0.5
+    snr = photons / noise_e * np.sqrt(1.0 / length / (2.0 * np.sqrt(np.pi) * sigma))
+    arguments = np.array([length]), np.array([snr]), np.array([sigma])
+    along, across = cramer_rao(*arguments, np.array([noise_e]))
+    # A mid-point of N photons is good to sigma / sqrt(N) across, and an end to twice that.
+    np.testing.assert_allclose(across, 2.0 * sigma / np.sqrt(photons), rtol=0.06)
+    assert along > cramer_rao(*arguments)[0]
+    np.testing.assert_allclose(cramer_rao(*arguments, np.array([np.nan]))[0], cramer_rao(*arguments)[0])
+
+
 def test_no_fit_of_pixels_beats_the_bound_and_a_good_one_reaches_it():
     """Fit the ends of one noisy line in one dimension many times: the scatter is the bound along."""
     u, sigma, flux, noise = np.arange(-30.0, 30.0, 0.5), 1.5, 100.0, 0.35
