@@ -6,9 +6,9 @@ with wide stars and one with narrow ones look alike; along it a bin is long enou
 the stamp. So nothing of the PSF's shape is lost, however long the line: a satellite's trail across the frame is as thin
 in its stamp as an asteroid's of 5 px.
 
-Beside the pixels come the trail that was fitted, what is left without it, the mask, what is sharper than the PSF (cosmic
-rays), and the surroundings four times as coarse: a star whose spike or wing it may be. All is in units of the sky's
-sigma of a bin. Near the border what lies outside is masked.
+Beside the pixels come the trail that was fitted, what is left without it, the mask, what is sharper than the PSF
+(cosmic rays), and the surroundings four times as coarse: a star whose spike or wing it may be. All is in units of the
+sky's sigma of a bin. Near the border what lies outside is masked.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from detector.astrometry import to_pixels, to_sky
 from detector.fitting import forced_flux
@@ -30,6 +31,30 @@ STANDING_SHARE = 0.67
 FLUX_AGREEMENT = 0.25
 # Nothing is surer than this, in natural logarithms of odds.
 SUREST = 12.0
+# Two frames whose headers point at one place show it only if this share of the bright sources of the one is in the
+# other, within so many pixels; fewer sources than so many prove nothing against it.
+SHARED_SOURCES, SHARED_PX, FEWEST_SOURCES = 0.4, 4.0, 5
+
+
+def same_sky(one: Prepared, other: Prepared) -> bool:
+    """Whether two frames show one sky where their WCS say so: their bright sources are at the same places.
+
+    A header may point anywhere: frames of a simulator, or of a telescope that lost its way, all at one place.
+    """
+    if one.header.wcs is None or other.header.wcs is None:
+        return False
+    sources, others = one.sources, other.sources
+    if len(sources) < FEWEST_SOURCES:
+        return True
+    x, y = to_pixels(other.header.wcs, *to_sky(one.header.wcs, sources[:, 0], sources[:, 1]))
+    height, width = other.header.shape
+    shown = (x > 0) & (y > 0) & (x < width - 1) & (y < height - 1)
+    if shown.sum() < FEWEST_SOURCES:
+        return True
+    if not len(others):
+        return False
+    apart, _ = cKDTree(others[:, :2]).query(np.column_stack([x, y])[shown])
+    return float((apart < SHARED_PX).mean()) >= SHARED_SOURCES
 
 
 def moved(found: Candidates, header: FrameHeader, others: Sequence[Prepared]) -> NDArray[np.float64]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -18,7 +19,7 @@ from scipy.spatial import cKDTree
 from detector.astrometry import on_the_sky
 from detector.cutouts import cut_out, shown
 from detector.defects import find_defects
-from detector.elsewhere import moved, with_others
+from detector.elsewhere import moved, same_sky, with_others
 from detector.endpoints import replaced, settled
 from detector.evidence import FILTER_NAMES, evidence, heard
 from detector.fitting import fit_lines
@@ -57,6 +58,8 @@ STAMPS_AT_ONCE = 1_024
 STANDS_BELOW = -4.0
 # Rows, the best, whose ends are looked for again.
 ENDS_SETTLED = 200
+# Sources that tell whether two frames show one sky are this bright in their pixels.
+SOURCES_SIGMA = 50.0
 # Ends of two proposals of one streak that are worth one fit.
 SAME_ENDS_PX = 2.0
 # An end whose continuation by this much is outside or masked may go on there.
@@ -141,6 +144,13 @@ class Prepared:
     padded: NDArray[np.float32]
     margin: int
 
+    @cached_property
+    def sources(self) -> NDArray[np.float64]:
+        """Middles and radii ``[n, 3]`` of the bright sources: by them frames of one sky know each other."""
+        size = self.header.shape
+        inner = self.padded[self.margin : self.margin + size[0], self.margin : self.margin + size[1]]
+        return bright_stars(inner, self.mask, SOURCES_SIGMA)
+
     def noise_at(self, ends: NDArray[np.float64]) -> NDArray[np.float64]:
         """The sky's sigma in electrons ``[n]`` at the mid-points of lines; the nearest known beyond the border."""
         return noise_at(self.sky, np.nan_to_num(ends, nan=0.0, posinf=0.0, neginf=0.0), self.header.shape)
@@ -175,7 +185,8 @@ def examine_together(frames: Sequence[Frame], network: StreakNetwork, search: Se
         ready.append(prepare(frame, network, done))
     for one, done in zip(ready, watches, strict=True):
         done.restart()
-        yield search_frame(one, network, search, others=[other for other in ready if other is not one], done=done)
+        others = [other for other in ready if other is not one and same_sky(one, other)]
+        yield search_frame(one, network, search, others=others, done=done)
 
 
 def search_frame(

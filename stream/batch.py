@@ -1,7 +1,8 @@
 """Files in, tables and pictures out, no broker: the loop under ``needlestream detect``.
 
-One frame is in memory at a time. A frame that cannot be read is refused by name and the rest goes on; everything else
-(disk, GPU, a defect of ours) stops the run, and the ``.partial`` tables hold what was done.
+One frame is in memory at a time, or the exposures of one field. A frame that cannot be read is refused by name and the
+rest goes on; everything else (disk, GPU, a defect of ours) stops the run, and the ``.partial`` tables hold what was
+done.
 """
 
 from __future__ import annotations
@@ -10,6 +11,9 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
+
+from detector.astrometry import to_sky, unit_vectors
 from detector.frame import BadFrame
 from stream.export import Format, Refused, file_stem, frame_list, streak_output
 from stream.picture import draw_picture
@@ -18,15 +22,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from detector.frame import Frame
+    from numpy.typing import NDArray
+
+    from detector.frame import Frame, FrameHeader
     from detector.streaks import Findings
 
+    Peek = Callable[[Path], FrameHeader]
     Read = Callable[[Path], Iterable[Frame | BadFrame]]
     Examine = Callable[[Frame], Findings]
     ExamineTogether = Callable[[Sequence[Frame]], Iterator[Findings]]
 
 Shown = TypeVar("Shown")
+# Exposures of a field that are in memory together, and fields that may still get another one.
 EXPOSURES_TOGETHER = 8
+FIELDS_OPEN = 64
+NIGHT_DAYS = 0.5
+# Two copies of one exposure would tell each other that everything stands still.
+ANOTHER_EXPOSURE_DAYS = 1.0 / 86400.0
 FITS_SUFFIXES = (".fits", ".fit", ".fts", ".fz", ".fits.gz", ".fit.gz", ".fts.gz")
 
 
@@ -71,21 +83,84 @@ def examine_files(
             yield Refused(str(file), None, "unreadable", f"{file}: {error.strerror}")
 
 
-def examine_exposures(
-    files: Sequence[Path],
-    read: Read,
-    examine: ExamineTogether,
-) -> Iterator[tuple[Frame, Findings] | Refused]:
-    """What each science HDU of exposures of one field showed: the first HDUs of all files, then the second ones.
+def by_field(files: Sequence[Path], peek: Peek) -> list[list[Path]]:
+    """The files in groups of exposures of one field, at most ``EXPOSURES_TOGETHER``; each in the order of ``files``.
 
-    At most ``EXPOSURES_TOGETHER`` files at a time; as many frames are in memory.
+    Two belong together whose first frames have the same shape and filter, whose middles are less than half a frame
+    apart on the sky, and that are different exposures of a night. What has no WCS or time, or cannot be read, stays
+    alone.
     """
-    for first in range(0, len(files), EXPOSURES_TOGETHER):
-        readings = [_frames_of(file, read) for file in files[first : first + EXPOSURES_TOGETHER]]
+    groups: list[list[Path]] = []
+    fields: list[tuple[list[_Placed], list[Path]]] = []
+    for file in files:
+        placed = _placed(file, peek)
+        if placed is None:
+            groups.append([file])
+            continue
+        for field, group in fields[-FIELDS_OPEN:]:
+            if len(group) < EXPOSURES_TOGETHER and all(placed.shows_field_of(other) for other in field):
+                field.append(placed)
+                group.append(file)
+                break
+        else:
+            groups.append([file])
+            fields.append(([placed], groups[-1]))
+    return groups
+
+
+@dataclass(frozen=True, eq=False)
+class _Placed:
+    """What says whether two files show one field; ``middle`` ``[3]`` the unit vector of the frame's middle."""
+
+    header: FrameHeader
+    middle: NDArray[np.float64]
+    time_mjd: float
+    reach: float
+
+    def shows_field_of(self, other: _Placed) -> bool:
+        """Whether both show one field in different exposures of a night."""
+        return (
+            self.header.shape == other.header.shape
+            and self.header.filter_name == other.header.filter_name
+            and float(np.linalg.norm(self.middle - other.middle)) < self.reach
+            and ANOTHER_EXPOSURE_DAYS < abs(self.time_mjd - other.time_mjd) < NIGHT_DAYS
+        )
+
+
+def _placed(file: Path, peek: Peek) -> _Placed | None:
+    try:
+        header = peek(file)
+    except (BadFrame, PermissionError, FileNotFoundError):
+        return None  # whoever reads it will say why
+    if header.wcs is None or not header.pixel_scale_arcsec or header.mid_time_mjd_tai is None:
+        return None
+    height, width = header.shape
+    ra, dec = to_sky(header.wcs, np.array([0.5 * (width - 1)]), np.array([0.5 * (height - 1)]))
+    if not np.isfinite(ra + dec).all():
+        return None
+    reach = float(np.radians(0.5 * min(height, width) * header.pixel_scale_arcsec / 3600.0))
+    return _Placed(header, unit_vectors(ra, dec)[0], header.mid_time_mjd_tai, reach)
+
+
+def examine_exposures(
+    fields: Iterable[Sequence[Path]],
+    read: Read,
+    examine: Examine,
+    examine_together: ExamineTogether,
+) -> Iterator[tuple[Frame, Findings] | Refused]:
+    """What each science HDU of the exposures of each field showed: the first HDUs of its files, then the second ones.
+
+    As many frames are in memory as a field has exposures.
+    """
+    for files in fields:
+        if len(files) == 1:
+            yield from examine_files(files, read, examine)
+            continue
+        readings = [_frames_of(file, read) for file in files]
         for layer in itertools.zip_longest(*readings):
             yield from (each for each in layer if isinstance(each, Refused))
             frames = [each for each in layer if each is not None and not isinstance(each, Refused)]
-            yield from zip(frames, examine(frames), strict=True)
+            yield from zip(frames, examine_together(frames), strict=True)
 
 
 def _frames_of(file: Path, read: Read) -> Iterator[Frame | Refused]:

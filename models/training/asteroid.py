@@ -2,9 +2,9 @@
 
 New exposures of skies that no network has seen go through the very chain of ``detector.examine`` up to the fit; what
 StreakNet and the matched filter proposed there is held against the truth. In several rounds the network of the round
-before picks the false ones that deceive it most: hard negatives; of the others a sample stays, with more weight. Then, on exposures of their own, its logit becomes a probability by a
-logistic curve (Platt 1999), whose density of true streaks is kept: the odds of a survey that expects fewer shift by the
-ratio (Saerens et al. 2002).
+before picks the false ones that deceive it most: hard negatives; of the others a sample stays, with more weight. Then,
+on exposures of their own, its logit becomes a probability by a logistic curve (Platt 1999), whose density of true
+streaks is kept: the odds of a survey that expects fewer shift by the ratio (Saerens et al. 2002).
 """
 
 from __future__ import annotations

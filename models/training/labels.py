@@ -342,7 +342,9 @@ def labelled_candidates(frame: LabelledFrame, network: StreakNetwork) -> Judged:
     """What is proposed in a frame, on a labelled asteroid or not; what lies on a label 0 weighs more."""
     tiling = Tiling(network.window, network.step)
     shape = (frame.pixels.shape[0], frame.pixels.shape[1])
-    found = candidates(pad(frame.pixels, tiling), shape, network, frame.sky, frame.psf, CANDIDATES, mask=frame.mask, method="both")
+    found = candidates(
+        pad(frame.pixels, tiling), shape, network, frame.sky, frame.psf, CANDIDATES, mask=frame.mask, method="both"
+    )
     ends = found.fits.ends.reshape(-1, 2, 2)
     asteroids, others = (frame.ends[chosen].reshape(-1, 2, 2) for chosen in (frame.asteroid, ~frame.asteroid))
     logit = found.proposals.logit

@@ -5,6 +5,7 @@ A weights file that does not fit, or an extra that is not installed, ends the pr
 
 from __future__ import annotations
 
+import functools
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from detector.streaks import Findings
-    from stream.batch import Examine, ExamineTogether, Output, Read
+    from stream.batch import Examine, ExamineTogether, Output, Peek, Read
     from stream.commands.science import Science
     from stream.export import Refused
     from stream.settings import Settings
@@ -29,31 +30,32 @@ def detect_files(
     output: Output,
     *,
     read: Read,
-    examine: Examine | None = None,
+    examine: Examine,
     examine_together: ExamineTogether | None = None,
+    peek: Peek | None = None,
 ) -> list[Refused]:
     """Examine files with a bar on the terminal and a line a frame on standard output; gives what was refused.
 
-    Each frame by itself, or as exposures of one field where ``examine_together`` is given.
+    Each frame by itself, or as exposures of the fields that ``peek`` finds where ``examine_together`` is given.
     """
-    from stream.batch import examine_exposures, examine_files, run_batch  # noqa: PLC0415
+    from stream.batch import by_field, examine_exposures, examine_files, run_batch  # noqa: PLC0415
     from stream.export import Refused, common_root  # noqa: PLC0415
 
-    if examine_together is not None:
-        outcomes = examine_exposures(files, read, examine_together)
-    elif examine is not None:
-        outcomes = examine_files(files, read, examine)
+    if examine_together is not None and peek is not None:
+        outcomes = examine_exposures(by_field(files, peek), read, examine, examine_together)
     else:
-        raise TypeError("neither examine nor examine_together")
+        outcomes = examine_files(files, read, examine)
     root = common_root([str(file) for file in files])
 
     with progress_bar() as bar:
         task = bar.add_task("detect", total=len(files))
+        done: set[int] = set()
         places = {str(file): index for index, file in enumerate(files)}
 
         def announce(outcome: Findings | Refused) -> None:
             name = outcome.frame if isinstance(outcome, Refused) else outcome.header.name
-            bar.update(task, completed=places[name] + 1, description=Path(name).name)
+            done.add(places[name])
+            bar.update(task, completed=len(done), description=Path(name).name)
             typer.echo(summary(outcome))
 
         refused = run_batch(outcomes, output, root=root, announce=announce)
@@ -98,6 +100,13 @@ def reader(science: Science, extension: int | None) -> Read:
         return fits.read_frames(file, name=str(file), survey=science.survey, limits=science.limits, extension=extension)
 
     return read
+
+
+def peeker(science: Science) -> Peek:
+    """What reads the header of a file's first frame."""
+    from detector.fitsarchive import first_header  # noqa: PLC0415 - astropy
+
+    return functools.partial(first_header, limits=science.limits)
 
 
 @contextmanager

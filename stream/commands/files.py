@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from stream.commands import evaluation, linking
-from stream.commands.examination import detect_files, load, progress_bar, reader, training_extra
+from stream.commands.examination import detect_files, load, peeker, progress_bar, reader, training_extra
 from stream.commands.options import with_settings
 from stream.settings import Settings  # noqa: TC001 - with_settings reads the annotations
 
@@ -45,8 +45,11 @@ def detect_command(
     extension: Annotated[int | None, typer.Option(min=0, help="Only this HDU of each file (0 = primary).")] = None,
     weights: Annotated[str, typer.Option(help="The network: a shipped name or a .safetensors file.")] = "streaknet",
     together: Annotated[
-        bool, typer.Option("--together", help="The files show one field: they tell what stands still.")
-    ] = False,
+        bool,
+        typer.Option(
+            "--together/--alone", help="Exposures of one field tell each other what stands still; or each for itself."
+        ),
+    ] = True,
     proposals: Annotated[
         bool, typer.Option("--proposals", help="Scores of the first stage alone: no second stage, not calibrated.")
     ] = False,
@@ -56,7 +59,8 @@ def detect_command(
     Writes streaks.csv (docs/streaks.md has every column), frames.csv with one line for each frame, and says for each
     frame how many streaks it has. --threshold 0 gives every proposal, best first, at most 20,000 a frame.
 
-    With --together, up to eight files at a time lie in memory, and each candidate's place is looked at in all of them.
+    Files that show one field of a night, by their WCS, are examined together, up to eight at a time in memory: each
+    candidate's place is looked at in all of them. --alone examines each frame for itself, as `run` does.
 
     Exit status 1 when some frames were refused: the others are done, and the refused ones listed.
 
@@ -79,6 +83,7 @@ def detect_command(
         read=reader(science, extension),
         examine=science.examine,
         examine_together=science.examine_together if together else None,
+        peek=peeker(science),
     )
     typer.echo(f"written to {out}")
     if refused:

@@ -7,8 +7,9 @@ import pytest
 from astropy.wcs import WCS
 
 from detector.cutouts import CHANNELS, SIDE
+from detector.elsewhere import same_sky
 from detector.evidence import NAMES
-from detector.examine import Search, examine, examine_together
+from detector.examine import Prepared, Search, examine, examine_together, prepare
 from detector.frame import Frame, FrameHeader
 from detector.lineprofile import line_frame, line_profile, line_tables
 from detector.psf import GAUSSIAN_FWHM, Psf
@@ -55,7 +56,10 @@ class Oracle:
         return 1.0 / (1.0 + np.exp(-logit)) * (expected_per_frame > 0)
 
 
-def sky_with(streaks: np.ndarray, seed: int, electrons: float = 4000.0) -> Frame:
+def sky_with(
+    streaks: np.ndarray, seed: int, electrons: float = 4000.0, dither: tuple[float, float] = (0.0, 0.0)
+) -> Frame:
+    """Streaks among stars that are the same in all frames, but for the ``dither`` in x and y; noise by ``seed``."""
     rng = np.random.default_rng(seed)
     expected = np.full(SHAPE, NOISE_E**2)
     tables = line_tables(Psf.gaussian(GAUSSIAN_FWHM)).arrays
@@ -65,9 +69,9 @@ def sky_with(streaks: np.ndarray, seed: int, electrons: float = 4000.0) -> Frame
             for x in range(max(int(streak[0]) - 8, 0), min(int(streak[2]) + 9, SHAPE[1])):
                 light = line_profile(x - streak[0], y - streak[1], ux, uy, length, direction, tables)[0]
                 expected[y, x] += electrons * light
-    stars = rng.uniform(20, 280, (30, 2))
+    stars = np.random.default_rng(5).uniform(20, 280, (30, 2))
     y, x = np.mgrid[: SHAPE[0], : SHAPE[1]]
-    for sy, sx in stars:
+    for sy, sx in stars + np.array(dither[::-1]):
         if np.hypot(STREAKS[:, [0, 2]].mean(1) - sx, STREAKS[:, [1, 3]].mean(1) - sy).min() > 40:
             expected += 20_000 * np.exp(-((x - sx) ** 2 + (y - sy) ** 2) / 2) / (2 * np.pi)
     pixels = rng.poisson(expected).astype(np.float32)
@@ -138,8 +142,9 @@ def test_other_exposures_tell_what_stands_still_from_what_moves() -> None:
     wcs.wcs.cd = np.array([[-1.0, 0.0], [0.0, 1.0]]) * 0.1 / 3600.0
     shifted = wcs.deepcopy()
     shifted.wcs.crpix = [195.0, 157.0]
-    standing = STREAKS[:2] + np.array([-5.0, 7.0, -5.0, 7.0])
-    one, other = sky_with(STREAKS, 5, electrons=1500.0), sky_with(standing, 6, electrons=1500.0)
+    dither = (-5.0, 7.0)
+    standing = STREAKS[:2] + np.array([*dither, *dither])
+    one, other = sky_with(STREAKS, 5, electrons=1500.0), sky_with(standing, 6, electrons=1500.0, dither=dither)
     pair = [
         Frame(replace(frame.header, wcs=sky), frame.pixels, frame.mask) for frame, sky in ((one, wcs), (other, shifted))
     ]
@@ -176,3 +181,25 @@ def test_the_matched_filter_proposes_what_the_network_does_not_see(method: str) 
         assert np.hypot(*(middles - middle).T).min() < 2.0
     assert "matched" in findings.seconds
     assert ("network" in findings.seconds) == (method == "both")
+
+
+def test_frames_that_only_claim_to_show_one_sky_tell_each_other_nothing() -> None:
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix = ["RA---TAN", "DEC--TAN"], [150.0, 2.0], [200.0, 150.0]
+    wcs.wcs.cd = np.array([[-1.0, 0.0], [0.0, 1.0]]) * 0.1 / 3600.0
+
+    def frame(seed: int, stars: int) -> Prepared:
+        pixels = np.random.default_rng(1).normal(100.0, 10.0, (300, 400)).astype(np.float32)
+        y, x = np.mgrid[:300, :400]
+        for px, py in np.random.default_rng(seed).uniform(20, 280, (stars, 2)):
+            pixels += 3e4 * np.exp(-0.5 * ((x - px) ** 2 + (y - py) ** 2) / 4.0).astype(np.float32)
+        shown = sky_with(STREAKS, 5)
+        return prepare(
+            Frame(replace(shown.header, wcs=wcs, shape=(300, 400)), pixels, np.zeros((300, 400), np.uint8)),
+            Oracle(STREAKS),
+        )
+
+    assert same_sky(frame(1, 12), frame(1, 12))
+    assert not same_sky(frame(1, 12), frame(2, 12))
+    assert not same_sky(frame(1, 12), frame(2, 0))
+    assert same_sky(frame(1, 2), frame(2, 2))  # too few to say
