@@ -27,7 +27,16 @@ from detector.matched import matched_proposals
 from detector.merging import Proposals, concatenated, first_rows, merge
 from detector.psf import Psf, measure_psf
 from detector.sky import binned, measure_sky, whiten
-from detector.spikes import WINGED_SIGMA, beside_stars, bright_stars, doubted, points_at_star
+from detector.spikes import (
+    WINGED_SIGMA,
+    beside_stars,
+    bright_stars,
+    doubted,
+    doubted_by_angle,
+    lies_along,
+    points_at_star,
+    spike_angles,
+)
 from detector.streaks import MAX_STREAKS_PER_FRAME, Findings, StreakFlag, empty
 from detector.tiling import Tiling, pad, strips, unpadded
 
@@ -211,10 +220,7 @@ def search_frame(
     dropped.update(found.dropped)
     expected = search.expected_streaks_per_frame or header.survey.expected_streaks_per_frame
     score = network.probability(judged(found, ready.padded, header.shape, network), expected)
-    tiling = Tiling(network.window, network.step)
-    stars = bright_stars(unpadded(ready.padded, header.shape, tiling), ready.mask)
-    spike = points_at_star(found.fits.ends, stars)
-    score = doubted(score, spike, found.fits.ends, len(stars) / ready.mask.size)
+    score, spike = spikes_doubted(score, found.fits.ends, ready)
     done("score")
     moves = moved(found, header, others)
     if others:
@@ -242,6 +248,19 @@ def search_frame(
         seconds=done.seconds,
         flags=tuple(flags),
     )
+
+
+def spikes_doubted(
+    score: NDArray[np.float64], ends: NDArray[np.float64], ready: Prepared
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Scores with those of likely diffraction spikes taken down, and which these are."""
+    size = ready.header.shape
+    whitened = ready.padded[ready.margin : ready.margin + size[0], ready.margin : ready.margin + size[1]]
+    stars = bright_stars(whitened, ready.mask)
+    angles = spike_angles(whitened, stars)
+    pointing, along = points_at_star(ends, stars), lies_along(ends, angles)
+    score = doubted(score, pointing, ends, len(stars) / ready.mask.size)
+    return doubted_by_angle(score, along, angles), pointing | along
 
 
 def profile_fwhm_px(header: FrameHeader) -> float:

@@ -107,10 +107,10 @@ class Calibration:
 class Verifying:
     """How much: ``rounds`` of ``steps`` over so many ``exposures``, then ``calibrating`` others to calibrate."""
 
-    exposures: int = 480
-    calibrating: int = 80
+    exposures: int = 384
+    calibrating: int = 64
     rounds: int = 3
-    steps: int = 3_000
+    steps: int = 3_500
     processes: int = 2
 
     @property
@@ -238,10 +238,14 @@ def make_judged(mine: Mine, count: int, processes: int) -> Iterator[int]:
             yield number
 
 
-def turned(stamps: torch.Tensor, which: int) -> torch.Tensor:
-    """One of the four symmetries of a line: its two ends and its two sides are alike."""
-    axes = [axis for axis, flipped in ((2, which & 1), (3, which & 2)) if flipped]
-    return stamps.flip(axes) if axes else stamps
+def varied(stamps: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+    """The same candidates otherwise seen: a line's two ends and two sides are alike, and no fit is better than a bin.
+
+    ``stamps`` ``[n, c, h, w]`` are mirrored, and moved by at most one bin; what is moved out comes in opposite.
+    """
+    mirrored = [axis for axis in (2, 3) if rng.uniform() < 0.5]
+    moved = (int(rng.integers(-1, 2)), int(rng.integers(-1, 2)))
+    return torch.roll(stamps.flip(mirrored) if mirrored else stamps, moved, (2, 3))
 
 
 def learn(
@@ -264,7 +268,7 @@ def learn(
         weight = sample.weight[rows].astype(np.float64)
         weight[: BATCH // 2] *= share / 0.5
         weight[BATCH // 2 :] *= (1.0 - share) / 0.5 / (sample.weight[false].mean())
-        stamps = turned(torch.from_numpy(sample.stamps[rows].astype(np.float32)), int(rng.integers(4)))
+        stamps = varied(torch.from_numpy(sample.stamps[rows].astype(np.float32)), rng)
         with torch.autocast("cpu", torch.bfloat16):
             logit = network(stamps, torch.from_numpy(sample.evidence[rows]))
         truth = torch.from_numpy(sample.true[rows].astype(np.float32))

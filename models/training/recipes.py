@@ -52,9 +52,9 @@ class Training:
     minutes: float = 55.0
     scenes: int = 400
     scene_px: int = 1024
-    verifying: int = 480
+    verifying: int = 384
     rounds: int = 3
-    verifying_steps: int = 3_000
+    verifying_steps: int = 3_500
     workers: int = 1
     device: str = "auto"
     resume: bool = False
