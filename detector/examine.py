@@ -67,8 +67,8 @@ STAMPS_AT_ONCE = 1_024
 STANDS_BELOW = -4.0
 # Rows, the best, whose ends are looked for again.
 ENDS_SETTLED = 200
-# Sources that tell whether two frames show one sky are this bright in their pixels.
-SOURCES_SIGMA = 50.0
+# Sources that tell whether two frames show one sky are this bright in their pixels, and wider than a cosmic ray.
+SOURCES_SIGMA, SOURCES_RADIUS_PX = 20.0, 2.0
 # Ends of two proposals of one streak that are worth one fit.
 SAME_ENDS_PX = 2.0
 # An end whose continuation by this much is outside or masked may go on there.
@@ -158,7 +158,8 @@ class Prepared:
         """Middles and radii ``[n, 3]`` of the bright sources: by them frames of one sky know each other."""
         size = self.header.shape
         inner = self.padded[self.margin : self.margin + size[0], self.margin : self.margin + size[1]]
-        return bright_stars(inner, self.mask, SOURCES_SIGMA)
+        found = bright_stars(inner, self.mask, SOURCES_SIGMA)
+        return found[found[:, 2] >= SOURCES_RADIUS_PX]
 
     def noise_at(self, ends: NDArray[np.float64]) -> NDArray[np.float64]:
         """The sky's sigma in electrons ``[n]`` at the mid-points of lines; the nearest known beyond the border."""

@@ -59,8 +59,8 @@ STAYED, STAYED_PX = 4.0, 2.0
 LEAST_GAIN = 16.0
 # Cosmic rays too faint to be seen under a bright streak and what is not known of a PSF's wings: a part of the flux.
 FLUX_ERROR = 0.01
-# Where the light along a faint line ends is a step in noise, and its likelihood is no parabola: the errors of the ends by
-# its curvature are too small by a factor of sqrt(1 + (FAINT_SNR / SNR)^2), measured on simulated frames (seeds 500100-1).
+# Where a faint line ends is a step in noise, and its likelihood is no parabola: the errors of the ends by its curvature
+# are too small by a factor of sqrt(1 + (FAINT_SNR / SNR)^2), measured on simulated frames (seeds 500100-1).
 FAINT_SNR = 9.0
 # While a line is still being looked for, what it does not fit by this share of its light is no outlier.
 SEARCH_ERROR = 0.3
