@@ -15,7 +15,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 if TYPE_CHECKING:
@@ -74,14 +74,25 @@ class Settings(BaseSettings):
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="How to speak to the brokers."
     )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
         None, description="How to log in."
     )
     sasl_username: str | None = Field(None, description="User name for the login.")
     sasl_password: SecretStr | None = Field(None, description="Password for the login.")
+    sasl_oauth_token: SecretStr | None = Field(None, description="OAUTHBEARER: the token itself.")
+    sasl_oauth_token_file: Path | None = Field(
+        None, description="OAUTHBEARER: file that holds the token; read again for each login."
+    )
+    sasl_oauth_token_url: str | None = Field(
+        None, description="OAUTHBEARER: token endpoint (https), asked with client credentials."
+    )
+    sasl_oauth_client_id: str | None = Field(None, description="Client id for the token endpoint.")
+    sasl_oauth_client_secret: SecretStr | None = Field(None, description="Client secret for the token endpoint.")
+    sasl_oauth_scope: str | None = Field(None, description="Scope to ask the token endpoint for.")
     tls_ca: Path | None = Field(None, description="PEM file of the authority that signed the brokers' certificates.")
     tls_cert: Path | None = Field(None, description="PEM file of the client's own certificate.")
     tls_key: Path | None = Field(None, description="PEM file of the client's own key.")
+    tls_key_password: SecretStr | None = Field(None, description="Password of that key, where it has one.")
     log_format: Literal["console", "json"] = Field("console", description="console for people, json for machines.")
 
     @field_validator("claim_roots", mode="before")
@@ -89,6 +100,24 @@ class Settings(BaseSettings):
     def _split_roots(cls, value: Any) -> Any:
         parts = value.split(",") if isinstance(value, str) else value
         return tuple(Path(str(part).strip().removeprefix("file://")) for part in parts if str(part).strip())
+
+    @model_validator(mode="after")
+    def _login_is_whole(self) -> Settings:
+        if "SASL" not in self.security_protocol:
+            if self.sasl_mechanism is not None:
+                raise ValueError("sasl_mechanism is set; security_protocol must then be SASL_SSL or SASL_PLAINTEXT")
+            return self
+        if self.sasl_mechanism is None:
+            raise ValueError(f"security_protocol is {self.security_protocol}; sasl_mechanism must then be set")
+        if self.sasl_mechanism == "OAUTHBEARER":
+            origins = (self.sasl_oauth_token, self.sasl_oauth_token_file, self.sasl_oauth_token_url)
+            if sum(origin is not None for origin in origins) != 1:
+                raise ValueError(
+                    "OAUTHBEARER needs one of sasl_oauth_token, sasl_oauth_token_file and sasl_oauth_token_url"
+                )
+        elif self.sasl_username is None or self.sasl_password is None:
+            raise ValueError(f"{self.sasl_mechanism} needs sasl_username and sasl_password")
+        return self
 
     def topic(self, name: str) -> str:
         """Give the full name of a topic: ``frames`` -> ``night.frames``."""
@@ -155,6 +184,9 @@ def _explain(error: ValidationError, given: Mapping[str, Any], config: Path | No
         name = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             lines.append(f"{name}: no such setting (file {config}); `needlestream settings` lists all")
+            continue
+        if not name:
+            lines.append(problem["msg"].removeprefix("Value error, "))
             continue
         variable = ENVIRONMENT_PREFIX + name.upper()
         origin = "command line" if name in given else variable if variable in os.environ else f"file {config}"

@@ -19,10 +19,11 @@ from stream.settings import ENVIRONMENT_PREFIX, Settings, SettingsError, load_se
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Without sasl_password: every user of a machine can read its processes' command lines.
+# Without the secrets: every user of a machine can read its processes' command lines.
 CONNECTION = (
     *("bootstrap_servers", "topic_prefix", "request_timeout_s"),
-    *("security_protocol", "sasl_mechanism", "sasl_username", "tls_ca", "tls_cert", "tls_key"),
+    *("security_protocol", "sasl_mechanism", "sasl_username", "sasl_oauth_token_file", "sasl_oauth_token_url"),
+    *("sasl_oauth_client_id", "sasl_oauth_scope", "tls_ca", "tls_cert", "tls_key"),
 )
 CREATION = ("max_message_bytes", "partitions", "replication_factor")
 

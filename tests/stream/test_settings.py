@@ -58,7 +58,9 @@ def test_claim_roots_are_folders_or_uris_separated_by_commas(roots):
 
 def test_settings_shows_each_setting_with_its_origin_and_no_secret(tmp_path, monkeypatch):
     config = tmp_path / "night.toml"
-    config.write_text('sasl_password = "hay&stack"\n')
+    secrets = ("sasl_password", "sasl_oauth_token", "sasl_oauth_client_secret", "tls_key_password")
+    assert set(secrets) == {n for n, f in Settings.model_fields.items() if "SecretStr" in str(f.annotation)}
+    config.write_text("".join(f'{name} = "hay&stack"\n' for name in secrets))
     monkeypatch.setenv("NEEDLESTREAM_TOPIC_PREFIX", "night.")
     result = CliRunner().invoke(app, ["settings", "--config", str(config)])
     assert result.exit_code == 0
@@ -67,7 +69,29 @@ def test_settings_shows_each_setting_with_its_origin_and_no_secret(tmp_path, mon
     assert set(Settings.model_fields) <= set(lines)
     assert "night." in lines["topic_prefix"]
     assert "environment" in lines["topic_prefix"]
-    assert "*****" in lines["sasl_password"]
+    assert all("*****" in lines[name] for name in secrets)
+    assert "hay&stack" not in repr(load_settings(config, {}))
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"security_protocol": "SASL_SSL"}, "sasl_mechanism must then be set"),
+        ({"sasl_mechanism": "PLAIN"}, "security_protocol must then be SASL_SSL"),
+        ({"security_protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "sasl_username": "u"}, "sasl_password"),
+        ({"security_protocol": "SASL_SSL", "sasl_mechanism": "OAUTHBEARER"}, "needs one of sasl_oauth_token"),
+    ],
+)
+def test_half_a_login_is_a_mistake_that_says_what_lacks(given, says):
+    with pytest.raises(SettingsError, match=says):
+        load_settings(None, given)
+
+
+def test_no_secret_is_an_option_of_a_command():
+    for command in ("run", "replay", "topics"):
+        shown = CliRunner().invoke(app, [command, "--help"]).output
+        assert "--bootstrap-servers" in shown
+        assert not any(word in shown for word in ("password", "--sasl-oauth-token ", "client-secret"))
 
 
 @pytest.mark.parametrize("command", ["run", "replay", "topics", "broker", "settings"])
