@@ -383,7 +383,13 @@ def publish(producer: KafkaProducer, outputs: Sequence[Output], settings: Settin
     for output in outputs:
         # The client refuses a message with neither key nor value; with an empty key a tombstone stays a tombstone.
         key = b"" if output.key is None and output.value is None else output.key
-        future = producer.send(settings.topic(output.topic), output.value, key=key, headers=list(output.headers))
+        future = producer.send(
+            settings.topic(output.topic),
+            output.value,
+            key=key,
+            headers=list(output.headers),
+            partition=output.partition,
+        )
         sent.append((output, future))
     for output, future in sent:
         try:

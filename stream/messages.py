@@ -27,6 +27,7 @@ import numpy as np
 
 from detector.frame import BadFrame
 from detector.streaks import StreakFlag, empty
+from stream.skycells import touched
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -38,9 +39,14 @@ if TYPE_CHECKING:
 
 FRAMES = "frames"
 STREAKS = "streaks"
+CANDIDATES = "candidates"
+TRACKS = "tracks"
 EXAMINED = "frames.examined"
 REJECTED = "frames.rejected"
-TOPICS = (FRAMES, STREAKS, EXAMINED, REJECTED)
+TOPICS = (FRAMES, STREAKS, CANDIDATES, TRACKS, EXAMINED, REJECTED)
+
+# Header of candidates that a neighbouring cell of the sky gets too: whose they are.
+COPY_OF = "copy-of"
 
 SCHEMA_VERSION = "1/0"
 MAX_DETAIL_CHARACTERS = 2000
@@ -124,12 +130,16 @@ class Message:
 
 @dataclass(frozen=True)
 class Output:
-    """A record to be published: ``topic`` without prefix, value and headers as they go out."""
+    """A record to be published: ``topic`` without prefix, value and headers as they go out.
+
+    ``partition`` None: by the key.
+    """
 
     topic: str
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
+    partition: int | None = None
 
 
 # --- in ---------------------------------------------------------------------------------------------------------------
@@ -198,14 +208,43 @@ _IDENTITY = {"exposure": "no-exposure-id", "ccd": "no-ccd-id", "field": "no-fiel
 
 def streak_alerts(findings: Findings, message: Message, source: bytes | Path, now_mjd_tai: float) -> list[Output]:
     """Give one alert for each streak, keyed by field so that one linker sees what it must link."""
-    header = findings.header
-    key = (header.field or header.exposure or header.name).encode()
-    shared = _origin(header, message) | {"timeProcessedMjdTai": now_mjd_tai}
-    ids = alert_ids(findings.streaks, header, source)
-    return [
-        Output(STREAKS, key, encode("streak", shared | _measured(row) | {"alertId": alert_id}))
-        for row, alert_id in zip(findings.streaks, ids, strict=True)
-    ]
+    key = field_keys(findings.header)[0].encode()
+    records = _streak_records(findings, message, source, now_mjd_tai)
+    return [Output(STREAKS, key, encode("streak", record)) for record in records[: len(findings.streaks)]]
+
+
+def candidate_lists(findings: Findings, message: Message, source: bytes | Path, now_mjd_tai: float) -> list[Output]:
+    """Give what only the linker wants: the candidates of a frame as one message, records like those of alerts.
+
+    A frame that touches neighbouring cells of the sky goes there too, its streaks with it, marked as a copy.
+    """
+    home, *others = field_keys(findings.header)
+    records = _streak_records(findings, message, source, now_mjd_tai)
+    beneath = records[len(findings.streaks) :]
+    own = [Output(CANDIDATES, home.encode(), encode("streak", *beneath))] if beneath else []
+    copied = encode("streak", *records) if records and others else b""
+    headers = ((COPY_OF, home.encode()),)
+    return own + [Output(CANDIDATES, other.encode(), copied, headers) for other in others if copied]
+
+
+def field_keys(header: FrameHeader) -> tuple[str, ...]:
+    """The field that a frame belongs to: its name, else the cell of the sky, and then the cells that it touches.
+
+    A frame that does not know where it is can be linked with nothing; its exposure keeps its CCDs together.
+    """
+    if header.field:
+        return (header.field,)
+    return touched(header) or (header.exposure or header.name,)
+
+
+def _streak_records(
+    findings: Findings, message: Message, source: bytes | Path, now_mjd_tai: float
+) -> list[dict[str, Any]]:
+    """The records of the streaks, then those of the candidates."""
+    rows = np.concatenate([findings.streaks, findings.candidates])
+    shared = _origin(findings.header, message) | {"timeProcessedMjdTai": now_mjd_tai}
+    ids = alert_ids(rows, findings.header, source)
+    return [shared | _measured(row) | {"alertId": alert_id} for row, alert_id in zip(rows, ids, strict=True)]
 
 
 def examined_summary(
@@ -272,11 +311,11 @@ def alert_ids(streaks: NDArray[np.void], header: FrameHeader, source: bytes | Pa
     return ids
 
 
-def encode(schema_name: str, record: Mapping[str, Any]) -> bytes:
-    """Give one Avro container with one record and its schema inside."""
+def encode(schema_name: str, *records: Mapping[str, Any]) -> bytes:
+    """Give one Avro container with the records and their schema inside."""
     schema, marker = _schema(schema_name)
     buffer = io.BytesIO()
-    fastavro.writer(buffer, schema, [record], sync_marker=marker)
+    fastavro.writer(buffer, schema, records, sync_marker=marker)
     return buffer.getvalue()
 
 

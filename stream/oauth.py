@@ -37,7 +37,7 @@ class TokenError(Exception):
     """There is no token that could be used; the text says where it should have come from."""
 
 
-class Tokens(AbstractTokenProvider):  # type: ignore[misc]  # kafka-python carries no types
+class Tokens(AbstractTokenProvider):
     """Gives a token that has not expired, from where the settings say."""
 
     def __init__(self, settings: Settings) -> None:

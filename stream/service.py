@@ -20,8 +20,18 @@ import structlog
 
 from detector.frame import BadFrame
 from stream.broker import DELIVERIES, Source, check_reachable, explained
-from stream.messages import FRAMES, as_message_says, dead_letter, examined_summary, frame_source, mjd_tai, streak_alerts
+from stream.messages import (
+    FRAMES,
+    as_message_says,
+    candidate_lists,
+    dead_letter,
+    examined_summary,
+    frame_source,
+    mjd_tai,
+    streak_alerts,
+)
 from stream.metrics import Metrics
+from stream.signals import stop_signals
 from stream.topics import create_missing_topics
 
 if TYPE_CHECKING:
@@ -89,7 +99,7 @@ def run_worker(settings: Settings, examiner: Examiner, limits: Limits) -> int:
         log.info("metrics served", url=f"http://{settings.metrics_address}:{port}/metrics")
     with explained(settings), contextlib.ExitStack() as cleanup:
         check_reachable(settings)
-        signals = cleanup.enter_context(_stop_signals())
+        signals = cleanup.enter_context(stop_signals())
         for topic in create_missing_topics(settings):
             log.info("topic created", topic=topic)
         source = Source(settings, settings.topic(FRAMES))
@@ -151,6 +161,7 @@ def answer_to(message: Message, examiner: Examiner) -> Answer:
             now = mjd_tai(examiner.clock())
             findings.append(found)
             outputs += streak_alerts(found, message, source, now)
+            outputs += candidate_lists(found, message, source, now)
             outputs.append(
                 examined_summary(
                     found,
@@ -167,21 +178,6 @@ def answer_to(message: Message, examiner: Examiner) -> Answer:
         rejects.append(bad)
         outputs.append(dead_letter(message, bad, extension=None))
     return Answer(tuple(outputs), tuple(findings), tuple(rejects), spent)
-
-
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """Give the SIGTERM and SIGINT that came, so that the message in hand is finished first.
-
-    The handler takes no lock, and so writes no log: it may have interrupted somebody who holds that lock.
-    """
-    came: list[int] = []
-    before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _frames(source: bytes | Path, message: Message, examiner: Examiner) -> Iterator[Frame | BadFrame]:

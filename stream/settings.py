@@ -46,6 +46,20 @@ class Settings(BaseSettings):
         "both", description="Who proposes: the network, the oriented matched filter, or both."
     )
     threshold: float = Field(0.3, ge=0, le=1, description="Lowest score that is published; 0 gives every proposal.")
+    link_threshold: float = Field(
+        0.0005,
+        gt=0,
+        le=1,
+        description="Lowest score of the candidates that the linker gets besides the streaks; 1: none.",
+    )
+    field_timeout_s: float = Field(
+        7200, gt=0, description="A field of which nothing came for so long is closed with what it has."
+    )
+    link_after_s: float = Field(
+        10,
+        ge=0,
+        description="A field of which nothing came for so long is linked; one that never rests, six times later.",
+    )
     expected_streaks_per_frame: float | None = Field(
         None, gt=0, description="What scores are calibrated for; empty: the survey's own number."
     )

@@ -6,6 +6,7 @@ goes wrong with them ends the program with status 2 and the setting's name.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from pathlib import Path
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import typer
 from pydantic import SecretStr
 
+from stream.broker import BrokerError
 from stream.settings import ENVIRONMENT_PREFIX, Settings, SettingsError, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 # Without the secrets: every user of a machine can read its processes' command lines.
 CONNECTION = (
@@ -55,6 +57,16 @@ def settings_or_exit(config: Path | None, command_line: dict[str, Any]) -> Setti
     except SettingsError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
+
+
+@contextlib.contextmanager
+def broker_errors() -> Iterator[None]:
+    """Leave with status 1 and the sentence that says what to do, not with a traceback."""
+    try:
+        yield
+    except BrokerError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
 
 
 def config_annotation() -> Any:

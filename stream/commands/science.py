@@ -39,10 +39,12 @@ class Science:
     network: StreakPredictor
 
 
-def load_science(settings: Settings, weights: str, *, verified: bool = True) -> Science:
+def load_science(
+    settings: Settings, weights: str, *, verified: bool = True, link_threshold: float | None = None
+) -> Science:
     """Give the science of these settings; ``weights`` is a shipped name or a file.
 
-    Not ``verified``, scores are the first stage's own.
+    Not ``verified``, scores are the first stage's own. With ``link_threshold`` findings have candidates for the linker.
 
     Leaves the program with a sentence that says what is missing.
     """
@@ -61,6 +63,7 @@ def load_science(settings: Settings, weights: str, *, verified: bool = True) -> 
         threshold=settings.threshold,
         many_streaks=settings.many_streaks,
         expected_streaks_per_frame=settings.expected_streaks_per_frame,
+        link_threshold=link_threshold,
     )
     return Science(
         survey=SURVEYS.get(settings.survey),

@@ -17,8 +17,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from stream.archive import SentFrames, default_state_file, in_time_order, parse_rate, replay
-from stream.broker import BrokerError, Feed, check_reachable, explained
-from stream.commands.options import CONNECTION, CREATION, config_annotation, settings_or_exit, with_settings
+from stream.broker import Feed, check_reachable, explained
+from stream.commands.options import (
+    CONNECTION,
+    CREATION,
+    broker_errors,
+    config_annotation,
+    settings_or_exit,
+    with_settings,
+)
 from stream.embedded import ADDRESS, broker_command
 from stream.logs import configure_logs
 from stream.messages import FRAMES
@@ -26,14 +33,12 @@ from stream.settings import Settings, sources
 from stream.topics import create_missing_topics, topic_states
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from stream.service import Examiner
 
 WORKER = (
     *("group_id", "survey", "device", "threshold", "delivery", "session_timeout_s", "max_poll_interval_s"),
     *("transaction_timeout_s", "max_pixels", "many_streaks", "method", "claim_roots", "expected_streaks_per_frame"),
-    *("metrics_port", "metrics_address", "log_format"),
+    *("link_threshold", "metrics_port", "metrics_address", "log_format"),
 )
 
 
@@ -44,16 +49,6 @@ def register(app: typer.Typer) -> None:
     app.command("topics")(topics_command)
     app.command("broker")(broker_command_foreground)
     app.command("settings")(settings_command)
-
-
-@contextlib.contextmanager
-def broker_errors() -> Iterator[None]:
-    """Leave with status 1 and the sentence that says what to do, not with a traceback."""
-    try:
-        yield
-    except BrokerError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
 
 
 def _rate(text: str) -> str:
@@ -220,7 +215,7 @@ def _examiner(settings: Settings, weights: str) -> Examiner:
     from stream.commands.science import load_science  # noqa: PLC0415
     from stream.service import Examiner  # noqa: PLC0415
 
-    science = load_science(settings, weights)
+    science = load_science(settings, weights, link_threshold=settings.link_threshold)
 
     def read(source: bytes | Path, *, name: str, survey: str | None, extension: int | None) -> Any:
         if survey not in {None, "auto", *SURVEYS}:
