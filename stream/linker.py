@@ -183,25 +183,23 @@ class Linker:
             if self.take():
                 quiet_since = time.monotonic()
             self.work()
-            joined = self._settled() and all(one.rebuilt for one in self.partitions.values())
-            if idle_timeout_s is not None and joined and time.monotonic() - quiet_since >= idle_timeout_s:
+            rebuilt = self._settled() and all(one.rebuilt for one in self.partitions.values())
+            if idle_timeout_s is not None and rebuilt and time.monotonic() - quiet_since >= idle_timeout_s:
                 self.work(finish=True)
                 return
 
-    def take(self) -> int:
-        """Take in what came; gives the number of messages."""
+    def take(self) -> bool:
+        """Take in what came; says whether anything did, be it other partitions."""
         batches = self.consumer.poll(timeout_ms=int(POLL_S * 1000))
         group = self.consumer.group_metadata()
         if group.generation_id != self.group.generation_id:
             self._rebuild(group)
-            return 0
+            return True
         if not self._settled():
-            return 0
-        count = 0
+            return True
         for source, batch in batches.items():
             for record in batch:
                 self._add(source, record)
-            count += len(batch)
         for source in self.sources:
             mine = self.partitions[source.partition]
             # Where the log was cut off in between, the position is what tells that all is read.
@@ -209,7 +207,7 @@ class Linker:
                 mine.behind.pop(source.topic, None)
                 if mine.rebuilt:
                     self._rebuilt(mine)
-        return count
+        return bool(batches)
 
     def work(self, *, finish: bool = False) -> None:
         """Link what is due, publish and commit it, forget what is over; ``finish``: link all that has changed."""
