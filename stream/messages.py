@@ -18,9 +18,7 @@ import uuid
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import fastavro
 import numpy as np
@@ -30,12 +28,13 @@ from detector.streaks import StreakFlag, empty
 from stream.skycells import touched
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
     from detector.frame import Frame, FrameHeader
     from detector.streaks import Findings
+    from stream.claims import Claims
 
 FRAMES = "frames"
 STREAKS = "streaks"
@@ -145,39 +144,17 @@ class Output:
 # --- in ---------------------------------------------------------------------------------------------------------------
 
 
-def frame_source(message: Message, claim_roots: Sequence[Path]) -> bytes | Path:
-    """Give the FITS bytes of a message, or the file that its ``uri`` points to. Raises ``BadFrame``."""
+def frame_source(message: Message, claims: Claims, *, max_message_bytes: int) -> bytes | BinaryIO:
+    """Give the FITS bytes of a message, or the file that its ``uri`` points to, opened. Raises ``BadFrame``."""
     if message.value:
+        if len(message.value) > max_message_bytes:
+            size = f"the message has {len(message.value)} bytes"
+            raise BadFrame("too-large", f"{size}; the limit is {max_message_bytes} (max_message_bytes)")
         return message.value
     uri = message.header("uri")
     if uri is None:
         raise BadFrame("empty", "the message has neither FITS bytes nor a 'uri' header that says where they are")
-    return claimed_file(uri, claim_roots)
-
-
-def claimed_file(uri: str, roots: Sequence[Path]) -> Path:
-    """Give the file behind a ``file://`` URI or absolute path, if it really lies under one of the roots.
-
-    Symbolic links are followed before the comparison. Raises ``BadFrame``: ``claim-refused``, ``claim-missing``.
-    """
-    if uri.startswith("/"):
-        path = Path(uri)
-    else:
-        parts = urlsplit(uri)
-        if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
-            raise BadFrame("claim-refused", f"uri {uri[:200]!r}: only file:///... under a claim root is followed")
-        path = Path(unquote(parts.path))
-    if not path.is_absolute() or ".." in path.parts or "\0" in str(path):
-        raise BadFrame("claim-refused", f"uri {uri[:200]!r} is not an absolute path without '..'")
-    try:
-        file = path.resolve(strict=True)
-    except (FileNotFoundError, NotADirectoryError, RuntimeError):
-        raise BadFrame("claim-missing", f"uri {uri[:200]!r}: no such file") from None
-    if not any(file.is_relative_to(root.resolve()) for root in roots):
-        raise BadFrame("claim-refused", f"uri {uri[:200]!r} lies under none of the claim roots (setting claim_roots)")
-    if not file.is_file():
-        raise BadFrame("claim-refused", f"uri {uri[:200]!r} is not a regular file")
-    return file
+    return claims.open(uri)
 
 
 def as_message_says(frame: Frame, message: Message) -> Frame:
@@ -206,14 +183,14 @@ _IDENTITY = {"exposure": "no-exposure-id", "ccd": "no-ccd-id", "field": "no-fiel
 # --- out --------------------------------------------------------------------------------------------------------------
 
 
-def streak_alerts(findings: Findings, message: Message, source: bytes | Path, now_mjd_tai: float) -> list[Output]:
+def streak_alerts(findings: Findings, message: Message, source: bytes | BinaryIO, now_mjd_tai: float) -> list[Output]:
     """Give one alert for each streak, keyed by field so that one linker sees what it must link."""
     key = field_keys(findings.header)[0].encode()
     records = _streak_records(findings, message, source, now_mjd_tai)
     return [Output(STREAKS, key, encode("streak", record)) for record in records[: len(findings.streaks)]]
 
 
-def candidate_lists(findings: Findings, message: Message, source: bytes | Path, now_mjd_tai: float) -> list[Output]:
+def candidate_lists(findings: Findings, message: Message, source: bytes | BinaryIO, now_mjd_tai: float) -> list[Output]:
     """Give what only the linker wants: the candidates of a frame as one message, records like those of alerts.
 
     A frame that touches neighbouring cells of the sky goes there too, its streaks with it, marked as a copy.
@@ -238,7 +215,7 @@ def field_keys(header: FrameHeader) -> tuple[str, ...]:
 
 
 def _streak_records(
-    findings: Findings, message: Message, source: bytes | Path, now_mjd_tai: float
+    findings: Findings, message: Message, source: bytes | BinaryIO, now_mjd_tai: float
 ) -> list[dict[str, Any]]:
     """The records of the streaks, then those of the candidates."""
     rows = np.concatenate([findings.streaks, findings.candidates])
@@ -291,7 +268,7 @@ def dead_letter(message: Message, bad: BadFrame, *, extension: int | None) -> Ou
     return Output(REJECTED, message.key, message.value, kept + tuple((k, v.encode()) for k, v in why.items()))
 
 
-def alert_ids(streaks: NDArray[np.void], header: FrameHeader, source: bytes | Path) -> list[str]:
+def alert_ids(streaks: NDArray[np.void], header: FrameHeader, source: bytes | BinaryIO) -> list[str]:
     """Give one id a streak: uuid5 of exposure, CCD, extension and the mid-point to the whole pixel.
 
     Without exposure or CCD the SHA-256 of the frame's bytes takes their place. Should two streaks of a frame share
@@ -378,11 +355,14 @@ def _nullable(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def _sha256(source: bytes | Path) -> str:
+def _sha256(source: bytes | BinaryIO) -> str:
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
-    with source.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    source.seek(0)
+    while piece := source.read(1 << 20):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 @cache

@@ -20,6 +20,7 @@ import structlog
 
 from detector.frame import BadFrame
 from stream.broker import DELIVERIES, Source, check_reachable, explained
+from stream.claims import Claims
 from stream.messages import (
     FRAMES,
     as_message_says,
@@ -36,7 +37,7 @@ from stream.topics import create_missing_topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from pathlib import Path
+    from typing import BinaryIO
 
     from detector.frame import Frame
     from detector.streaks import Findings
@@ -53,7 +54,7 @@ class Read(Protocol):
     """Bytes or a file -> the frame of each science HDU, or why it is none (``detector.fits.read_frames``)."""
 
     def __call__(
-        self, source: bytes | Path, *, name: str, survey: str | None, extension: int | None
+        self, source: bytes | BinaryIO, *, name: str, survey: str | None, extension: int | None
     ) -> Iterable[Frame | BadFrame]:
         """Give the frames one after the other; raises ``BadFrame`` when there is nothing to go through."""
 
@@ -64,7 +65,8 @@ class Examiner:
 
     read: Read
     examine: Callable[[Frame], Findings]
-    claim_roots: tuple[Path, ...] = ()
+    claims: Claims = field(default_factory=Claims)
+    max_message_bytes: int = 2**31
     program_version: str = ""
     weights_versions: Mapping[str, str] = field(default_factory=dict)
     clock: Callable[[], float] = time.time
@@ -148,8 +150,9 @@ def answer_to(message: Message, examiner: Examiner) -> Answer:
     findings: list[Findings] = []
     rejects: list[BadFrame] = []
     spent = {"read": 0.0}
+    source: bytes | BinaryIO = b""
     try:
-        source = frame_source(message, examiner.claim_roots)
+        source = frame_source(message, examiner.claims, max_message_bytes=examiner.max_message_bytes)
         for frame, read_s in _timed(_frames(source, message, examiner)):
             spent["read"] += read_s
             try:
@@ -177,10 +180,13 @@ def answer_to(message: Message, examiner: Examiner) -> Answer:
     except BadFrame as bad:
         rejects.append(bad)
         outputs.append(dead_letter(message, bad, extension=None))
+    finally:
+        if not isinstance(source, bytes):
+            source.close()
     return Answer(tuple(outputs), tuple(findings), tuple(rejects), spent)
 
 
-def _frames(source: bytes | Path, message: Message, examiner: Examiner) -> Iterator[Frame | BadFrame]:
+def _frames(source: bytes | BinaryIO, message: Message, examiner: Examiner) -> Iterator[Frame | BadFrame]:
     survey = message.header("survey")
     for frame in examiner.read(source, name=message.name, survey=survey, extension=message.extension):
         yield frame if isinstance(frame, BadFrame) else as_message_says(frame, message)

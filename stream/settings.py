@@ -75,6 +75,10 @@ class Settings(BaseSettings):
         200_000_000, ge=1_000_000, le=2_000_000_000, description="Largest frame message; every other limit follows."
     )
     max_pixels: int = Field(200_000_000, ge=1, description="Largest image that is read, per HDU.")
+    max_hdus: int = Field(1000, ge=1, description="HDUs that a file may have.")
+    max_header_bytes: int = Field(32_000_000, ge=2880, description="All headers of a file together.")
+    max_decompressed_bytes: int = Field(2**31, ge=2880, description="Largest file, gunzipped.")
+    max_claim_bytes: int = Field(2**33, ge=1, description="Largest file that a uri header may point to.")
     many_streaks: int = Field(500, ge=1, description="A frame with more streaks is flagged many-streaks.")
     partitions: int = Field(8, ge=1, le=10_000, description="Partitions of a topic that is created.")
     replication_factor: int = Field(
@@ -82,8 +86,10 @@ class Settings(BaseSettings):
     )
     metrics_port: int | None = Field(None, ge=0, le=65535, description="Prometheus metrics; 0: any free port.")
     metrics_address: str = Field("127.0.0.1", description="Address that the metrics port is bound to.")
-    claim_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
-        (), description="Folders (or file:// URIs), separated by commas, that a message's uri header may point into."
+    claim_roots: Annotated[tuple[Path | str, ...], NoDecode] = Field(
+        (),
+        description="Where a message's uri header may point into: folders, file:// URIs, or others that fsspec reaches "
+        "(s3://bucket/prefix); separated by commas.",
     )
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="How to speak to the brokers."
@@ -113,7 +119,15 @@ class Settings(BaseSettings):
     @classmethod
     def _split_roots(cls, value: Any) -> Any:
         parts = value.split(",") if isinstance(value, str) else value
-        return tuple(Path(str(part).strip().removeprefix("file://")) for part in parts if str(part).strip())
+        return tuple(_root(str(part).strip()) for part in parts if str(part).strip())
+
+    @field_validator("claim_roots")
+    @classmethod
+    def _whole_roots(cls, roots: tuple[Path | str, ...]) -> tuple[Path | str, ...]:
+        for root in roots:
+            if not (root.is_absolute() if isinstance(root, Path) else root.partition("://")[2].strip("/")):
+                raise ValueError(f"{root} is neither an absolute path nor a URI with a bucket or folder")
+        return roots
 
     @model_validator(mode="after")
     def _login_is_whole(self) -> Settings:
@@ -136,6 +150,12 @@ class Settings(BaseSettings):
     def topic(self, name: str) -> str:
         """Give the full name of a topic: ``frames`` -> ``night.frames``."""
         return self.topic_prefix + name
+
+
+def _root(text: str) -> Path | str:
+    """A claim root: a folder as a path, anything that only fsspec reaches as the URI that it is."""
+    local = text.removeprefix("file://")
+    return text if "://" in local else Path(local)
 
 
 def load_settings(config: Path | None, command_line: Mapping[str, Any]) -> Settings:

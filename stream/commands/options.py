@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import typer
 from pydantic import SecretStr
 
+from detector.fitsheader import Limits
 from stream.broker import BrokerError
 from stream.settings import ENVIRONMENT_PREFIX, Settings, SettingsError, load_settings
 
@@ -27,6 +28,8 @@ CONNECTION = (
     *("security_protocol", "sasl_mechanism", "sasl_username", "sasl_oauth_token_file", "sasl_oauth_token_url"),
     *("sasl_oauth_client_id", "sasl_oauth_scope", "tls_ca", "tls_cert", "tls_key"),
 )
+# How much of a file is believed.
+BELIEF = ("max_pixels", "max_hdus", "max_header_bytes", "max_decompressed_bytes")
 CREATION = ("max_message_bytes", "partitions", "replication_factor")
 
 
@@ -67,6 +70,16 @@ def broker_errors() -> Iterator[None]:
     except BrokerError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
+
+
+def frame_limits(settings: Settings) -> Limits:
+    """Give how much of a file is believed, as the settings say."""
+    return Limits(
+        max_pixels=settings.max_pixels,
+        max_decompressed_bytes=settings.max_decompressed_bytes,
+        max_hdus=settings.max_hdus,
+        max_header_bytes=settings.max_header_bytes,
+    )
 
 
 def config_annotation() -> Any:

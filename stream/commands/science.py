@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 import typer
 
 from detector import examine
-from detector.fitsheader import Limits
 from detector.survey import SURVEYS
 from models import predictor
 from models.weights import BadWeights
+from stream.commands.options import frame_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from detector.fitsheader import Limits
     from detector.frame import Frame
     from detector.streaks import Findings
     from detector.survey import Survey
@@ -67,7 +68,7 @@ def load_science(
     )
     return Science(
         survey=SURVEYS.get(settings.survey),
-        limits=Limits(max_pixels=settings.max_pixels),
+        limits=frame_limits(settings),
         examine=functools.partial(examine.examine, network=network, search=search),
         examine_together=functools.partial(examine.examine_together, network=network, search=search),
         network=network,
