@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 CELL_DEG = 5.0
 # What moves at 80 arcsec/h goes as far in two hours (``detector.sightings``).
 NEIGHBOURS_DEG = 160.0 / 3600.0
-_DIRECTIONS = 16
+# Looked for on two circles: where the corner of a cell just reaches into the inner one, it is wide at the outer one.
+_CIRCLES, _DIRECTIONS = (1.0, 1.5), 16
 
 
 def touched(header: FrameHeader) -> tuple[str, ...]:
@@ -31,7 +32,8 @@ def touched(header: FrameHeader) -> tuple[str, ...]:
         return ()
     # Two frames overlap, or nearly do, when their centres are closer than both their radii.
     reach = math.hypot(rows, cols) * header.pixel_scale_arcsec / 3600.0 + NEIGHBOURS_DEG
-    return tuple(dict.fromkeys([cell(ra, dec), *(cell(*place) for place in _around(ra, dec, reach))]))
+    places = [place for wider in _CIRCLES for place in _around(ra, dec, wider * reach)]
+    return tuple(dict.fromkeys([cell(ra, dec), *(cell(*place) for place in places)]))
 
 
 def cell(ra: float, dec: float) -> str:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -17,9 +18,11 @@ from stream.broker import BrokerError
 from stream.linker import Linker, linker_group, run_linker
 from stream.messages import CANDIDATES, FRAMES, STREAKS, TRACKS, Output
 from stream.metrics import LinkerMetrics
+from stream.service import Limits, run_worker
 from stream.topics import administration, create_missing_topics
 from tests.conftest import settings_for
-from tests.stream.nights import exposures_of, latest, night, outputs_of, places_in, places_of
+from tests.stream.nights import exposures_of, findings_of, latest, night, outputs_of, places_in, places_of
+from tests.stream.stand_in import EXAMINER, frame_bytes
 from tests.stream.topics import finish, read_all, read_avro, send, wait_for_event, wait_until
 
 pytestmark = pytest.mark.kafka
@@ -89,12 +92,38 @@ def test_a_fields_streaks_and_candidates_become_the_tracks_that_link_gives(linke
     assert '"tracks": 6' in said
 
 
+def test_what_a_worker_finds_goes_on_into_tracks(linker_settings):
+    """Frames in, tracks out: worker and linker, exactly once from end to end."""
+    table = night(movers=4)
+    send(linker_settings, [frame_bytes(exposure) for exposure in exposures_of(table)])
+    found = {exposure: findings_of(table, exposure) for exposure in exposures_of(table)}
+    examiner = replace(EXAMINER, examine=lambda frame: found[frame.header.exposure])
+    run_worker(linker_settings, examiner, Limits(count=4))
+    until_idle(linker_settings)
+    assert final(linker_settings) == expected(table)
+    frames = {(record.partition, record.offset) for record in read_all(linker_settings, FRAMES)}
+    for track in tracks_in(linker_settings):
+        for one in track["sightings"]:
+            assert one["inputTopic"] == linker_settings.topic(FRAMES)
+            assert (one["inputPartition"], one["inputOffset"]) in frames
+
+
 def test_alerts_alone_are_linked_where_nobody_sends_candidates(linker_settings):
     table = night(movers=4)
     outputs = [out for exposure in exposures_of(table) for out in outputs_of(table, exposure) if out.topic == STREAKS]
     send(linker_settings, outputs)
     until_idle(linker_settings)
     assert sum(final(linker_settings).values()) == 2
+
+
+@pytest.mark.embedded
+def test_the_embedded_broker_serves_a_linker_too(embedded_broker):
+    settings = settings_for(embedded_broker, link_after_s=0.5, delivery="at-least-once")
+    table = night(movers=3)
+    for exposure in exposures_of(table):
+        send_exposures(settings, table, [exposure])
+        until_idle(settings)
+    assert final(settings) == expected(table)
 
 
 @pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])

@@ -20,15 +20,18 @@ from stream.messages import (
     ALERT_FIELDS,
     Message,
     alert_ids,
+    candidate_lists,
     dead_letter,
     decode,
     examined_summary,
+    field_keys,
     frame_source,
     mjd_tai,
     streak_alerts,
     streak_rows,
 )
 from tests.stream.stand_in import findings, streaks
+from tests.stream.test_skycells import header_at
 
 HEADER = FrameHeader("frames/1/2", 3, (4132, 4096), EUCLID_VIS, exposure="E1", ccd="3-4", mid_time_mjd_tai=60_001.25)
 MESSAGE = Message("frames", 1, 2, b"k", b"SIMPLE", (("name", b"night/a.fits"),), 1_700_000_000_000)
@@ -181,3 +184,34 @@ def test_a_message_over_the_limit_is_refused_whatever_the_topic_takes():
     with pytest.raises(BadFrame, match="max_message_bytes") as refused:
         source_of(MESSAGE, limit=5)
     assert refused.value.reason == "too-large"
+
+
+def test_candidates_of_a_frame_are_one_message_with_ids_of_their_own():
+    found = replace(findings(HEADER, streaks(2, seed=1)), candidates=streaks(30, seed=2))
+    (candidates,) = candidate_lists(found, MESSAGE, b"SIMPLE", 1.0)
+    alerts = [decode(output.value)[0] for output in streak_alerts(found, MESSAGE, b"SIMPLE", 1.0)]
+    records = decode(candidates.value)
+    assert (candidates.topic, candidates.key) == ("candidates", alerts_of(streaks(1, 1))[0].key)
+    assert same(streak_rows(records), found.candidates)
+    assert same(streak_rows(alerts), found.streaks)
+    assert len({record["alertId"] for record in [*records, *alerts]}) == 32
+    assert [a["alertId"] for a in alerts] == [decode(o.value)[0]["alertId"] for o in alerts_of(streaks(2, seed=1))]
+    assert candidate_lists(replace(found, candidates=streaks(0, 1)), MESSAGE, b"SIMPLE", 1.0) == []
+
+
+def test_a_frame_without_a_field_goes_to_its_cell_and_its_candidates_to_the_cells_that_it_touches():
+    header = replace(header_at(0.01, 2.5), exposure="E1", ccd="1")
+    found = replace(findings(header, streaks(2, seed=1)), candidates=streaks(3, seed=2))
+    home, other = field_keys(header)
+    assert {output.key for output in streak_alerts(found, MESSAGE, b"x", 1.0)} == {home.encode()}
+    own, copy = candidate_lists(found, MESSAGE, b"x", 1.0)
+    assert (own.key, own.headers, len(decode(own.value))) == (home.encode(), (), 3)
+    assert (copy.key, copy.headers, len(decode(copy.value))) == (other.encode(), (("copy-of", home.encode()),), 5)
+
+
+def test_the_key_is_the_field_then_the_cell_then_the_exposure():
+    here = header_at(2.5, 2.5)
+    assert field_keys(replace(here, field="F", exposure="E")) == ("F",)
+    assert field_keys(replace(here, exposure="E"))[0].startswith("cell-")
+    assert field_keys(replace(here, wcs=None, exposure="E")) == ("E",)
+    assert field_keys(replace(here, wcs=None)) == (here.name,)
