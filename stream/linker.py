@@ -99,13 +99,17 @@ class Marks:
         return json.dumps({"open": self.open_from, "tracks": self.tracks_from, "clock": self.clock_ms})
 
     @classmethod
-    def read(cls, committed: OffsetAndMetadata) -> Marks:
-        """Give those of a committed offset; without any, nothing was open there."""
+    def read(cls, committed: OffsetAndMetadata) -> Marks | None:
+        """Give those of a committed offset; None where there are none: some brokers do not keep them."""
         try:
             told = json.loads(committed.metadata)
             return cls(int(told["open"]), int(told["tracks"]), float(told["clock"]))
         except (ValueError, TypeError, KeyError):
-            return cls(committed.offset, 0, 0.0)
+            return None
+
+
+# Where nothing is known, everything that the log holds may be of an open field.
+NO_MARKS = Marks(0, 0, 0.0)
 
 
 class Partition:
@@ -366,15 +370,16 @@ class Linker:
             if committed is None:
                 self.consumer.seek_to_beginning(source)
                 continue
-            read = Marks.read(committed)
+            read = Marks.read(committed) or NO_MARKS
             self.consumer.seek(source, read.open_from)
             mine.behind[source.topic] = committed.offset
             marks.setdefault(source.partition, []).append(read)
         for number, several in marks.items():
             self.partitions[number].clock_ms = max(read.clock_ms for read in several)
-        nothing = [Marks(0, 0, 0.0)]
+        if any(read is NO_MARKS for several in marks.values() for read in several):
+            log.warning("this broker keeps no metadata with offsets: all streaks are read again")
         self._learn_tracks(
-            {number: min(read.tracks_from for read in marks.get(number, nothing)) for number in self.partitions}
+            {number: min(read.tracks_from for read in marks.get(number, [NO_MARKS])) for number in self.partitions}
         )
         self.group, self.sources = group, sources
         log.info("partitions assigned", partitions=sorted(self.partitions))
