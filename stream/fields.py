@@ -2,7 +2,8 @@
 
 A field is the messages of one key that follow each other within the time-out and whose exposures lie within half a day.
 It stays open until nothing of it came for the time-out, so exposures may come late and in any order; then it is closed
-with what it has and forgotten, which bounds the memory: half a kilobyte a candidate of the fields that are open.
+with what it has and forgotten, which bounds the memory: 0.6 kB a candidate of the fields that are open, 2 kB while they
+are linked.
 
 All here is made from messages alone, so that reading them again after a crash gives the same fields. Time is that of
 the messages' stamps (Unix milliseconds), so that a night that is replayed in minutes is linked like the night itself.
@@ -18,7 +19,7 @@ import struct
 import uuid
 import zlib
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import fastavro
@@ -27,7 +28,7 @@ import numpy as np
 from detector.linking import link
 from detector.sightings import DAY_S, NIGHT_S, catalogue
 from detector.streaks import STREAK, StreakFlag
-from stream.messages import COPY_OF, decode, streak_rows
+from stream.messages import COPY_OF, FRAME_SHAPE, decode, streak_rows
 from stream.tables import utc_text
 
 if TYPE_CHECKING:
@@ -54,14 +55,15 @@ class UnreadableError(Exception):
 class Sheet:
     """The streaks of one frame that one message brought: ``frame`` by the names in ``OF_FRAME``.
 
-    ``rows`` is an array of ``STREAK``. A sheet that is not ``own`` is a copy for this key: what it shows is published
-    by the field that it belongs to.
+    ``rows`` is an array of ``STREAK``, ``shape`` the frame's rows and columns where they are told. A sheet that is not
+    ``own`` is a copy for this key: what it shows is published by the field that it belongs to.
     """
 
     frame: Mapping[str, Any]
     ids: tuple[str, ...]
     rows: NDArray[np.void]
     own: bool
+    shape: tuple[float, float] | None = None
 
 
 # What fastavro raises against bytes that are no container, or hold something else.
@@ -85,11 +87,19 @@ def sheets(message: Message) -> list[Sheet]:
                 tuple(str(record["alertId"]) for record in records),
                 streak_rows(records),
                 message.header(COPY_OF) is None,
+                _shape(message.header(FRAME_SHAPE)),
             )
             for records in groups.values()
         ]
     except _ODD as error:
         raise UnreadableError(f"{type(error).__name__}: {error}") from None
+
+
+def _shape(text: str | None) -> tuple[float, float] | None:
+    """Rows and columns as a header tells them; None where it does not."""
+    rows, _, columns = (text or "").partition(",")
+    plain = all(word.isascii() and word.isdigit() and len(word) < 7 for word in (rows, columns))
+    return (float(rows), float(columns)) if plain else None
 
 
 def _check_times(groups: Iterable[Sequence[Mapping[str, Any]]]) -> None:
@@ -103,7 +113,7 @@ def field_key(message: Message, sheet: Sheet) -> str:
     """Give the key of the field that a sheet belongs to: the message's own, else what its frame is called."""
     if message.key:
         return message.key.decode("utf-8", "replace")
-    return str(sheet.frame["exposure"] or "/".join(str(sheet.frame[name]) for name in ORIGIN[:3]))
+    return str(sheet.frame["exposure"] or frame_name(sheet.frame))
 
 
 @dataclass(frozen=True)
@@ -151,7 +161,7 @@ class Field:
         new = [number for number, alert_id in enumerate(sheet.ids) if alert_id not in self.ids]
         if new:
             self.ids.update(sheet.ids[number] for number in new)
-            self.sheets.append(Sheet(sheet.frame, tuple(sheet.ids[n] for n in new), sheet.rows[new], sheet.own))
+            self.sheets.append(replace(sheet, ids=tuple(sheet.ids[n] for n in new), rows=sheet.rows[new]))
             if not again:
                 self.changed_ms = self.changed_ms or stamp_ms
         return len(new)
@@ -233,7 +243,11 @@ class Fields:
     def _changes(self, one: Field, scorer: Scorer, now_mjd_tai: float) -> list[dict[str, Any]]:
         """The records of the tracks of a field that are new or other than what is known."""
         table, sightings = linking_table(one.sheets)
-        tracks = [track for track in link(catalogue(table), scorer).tracks if sightings[track.rows[0]].own]
+        tracks = [
+            track
+            for track in link(catalogue(table, shapes_of(one.sheets)), scorer).tracks
+            if sightings[track.rows[0]].own
+        ]
         members = [[sightings[row].alert_id for row in track.rows] for track in tracks]
         mine = {name: known for name, known in self.published.items() if known.sightings & one.ids}
         names = identities(members, mine, self.published)
@@ -274,7 +288,7 @@ def linking_table(several: Sequence[Sheet]) -> tuple[dict[str, NDArray[Any]], li
     sightings.sort(key=_order)
     rows = np.array([one.row for one in sightings], STREAK)
     texts = {
-        "frame": ["/".join(str(one.frame[name]) for name in ORIGIN[:3]) for one in sightings],
+        "frame": [frame_name(one.frame) for one in sightings],
         "exposure": [str(one.frame["exposure"] or "") for one in sightings],
         "ccd": [str(one.frame["ccd"] or "") for one in sightings],
         "mid_time_utc": _times(one.frame["midpointMjdTai"] for one in sightings),
@@ -283,6 +297,20 @@ def linking_table(several: Sequence[Sheet]) -> tuple[dict[str, NDArray[Any]], li
     table: dict[str, NDArray[Any]] = {name: np.array(values, np.str_) for name, values in texts.items()}
     table["extension"] = np.array([one.frame["extension"] for one in sightings], np.float64)
     return table | {name: rows[name] for name in STREAK.names or () if name != "flags"}, sightings
+
+
+def frame_name(frame: Mapping[str, Any]) -> str:
+    """Give ``topic/partition/offset``."""
+    return "/".join(str(frame[name]) for name in ORIGIN[:3])
+
+
+def shapes_of(several: Iterable[Sheet]) -> dict[tuple[str, int], tuple[float, float]]:
+    """Give the rows and columns of the frames, by name and HDU, as far as they are told."""
+    return {
+        (frame_name(sheet.frame), int(sheet.frame["extension"])): sheet.shape
+        for sheet in several
+        if sheet.shape is not None
+    }
 
 
 def _order(one: Sighting) -> tuple[Any, ...]:

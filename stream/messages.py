@@ -44,7 +44,9 @@ EXAMINED = "frames.examined"
 REJECTED = "frames.rejected"
 TOPICS = (FRAMES, STREAKS, CANDIDATES, TRACKS, EXAMINED, REJECTED)
 
-# Header of candidates that a neighbouring cell of the sky gets too: whose they are.
+# Headers of streaks and candidates: rows and columns of their frame, which tell the linker what it could have shown; of
+# a list that a neighbouring cell of the sky gets too: whose it is.
+FRAME_SHAPE = "frame-shape"
 COPY_OF = "copy-of"
 
 SCHEMA_VERSION = "1/0"
@@ -187,7 +189,8 @@ def streak_alerts(findings: Findings, message: Message, source: bytes | BinaryIO
     """Give one alert for each streak, keyed by field so that one linker sees what it must link."""
     key = field_keys(findings.header)[0].encode()
     records = _streak_records(findings, message, source, now_mjd_tai)
-    return [Output(STREAKS, key, encode("streak", record)) for record in records[: len(findings.streaks)]]
+    headers = _shape_header(findings.header)
+    return [Output(STREAKS, key, encode("streak", record), headers) for record in records[: len(findings.streaks)]]
 
 
 def candidate_lists(findings: Findings, message: Message, source: bytes | BinaryIO, now_mjd_tai: float) -> list[Output]:
@@ -198,9 +201,10 @@ def candidate_lists(findings: Findings, message: Message, source: bytes | Binary
     home, *others = field_keys(findings.header)
     records = _streak_records(findings, message, source, now_mjd_tai)
     beneath = records[len(findings.streaks) :]
-    own = [Output(CANDIDATES, home.encode(), encode("streak", *beneath))] if beneath else []
+    headers = _shape_header(findings.header)
+    own = [Output(CANDIDATES, home.encode(), encode("streak", *beneath), headers)] if beneath else []
     copied = encode("streak", *records) if records and others else b""
-    headers = ((COPY_OF, home.encode()),)
+    headers = (*headers, (COPY_OF, home.encode()))
     return own + [Output(CANDIDATES, other.encode(), copied, headers) for other in others if copied]
 
 
@@ -212,6 +216,10 @@ def field_keys(header: FrameHeader) -> tuple[str, ...]:
     if header.field:
         return (header.field,)
     return touched(header) or (header.exposure or header.name,)
+
+
+def _shape_header(header: FrameHeader) -> tuple[tuple[str, bytes], ...]:
+    return ((FRAME_SHAPE, "{},{}".format(*header.shape).encode()),)
 
 
 def _streak_records(

@@ -12,7 +12,7 @@ from detector.linking import link
 from detector.sightings import catalogue
 from stream.fields import UNKNOWN, Fields, Published, UnreadableError, identities, sheets, tracklet_name
 from stream.messages import CANDIDATES, STREAKS, Message, encode
-from tests.detector.test_linking import Fits
+from tests.detector.test_linking import SHAPES, Fits
 from tests.stream.nights import exposures_of, findings_of, latest, night, outputs_of, places_in, places_of
 
 SCORER = Fits()
@@ -41,7 +41,7 @@ def test_the_tracks_are_those_that_link_gives_on_the_same_streaks():
     table = night()
     fields = fed([out for exposure in exposures_of(table) for out in outputs_of(table, exposure)])
     ours = {places_of(record) for record in published_by(fields)}
-    assert ours == {places_in(table, track) for track in link(catalogue(table), SCORER).tracks}
+    assert ours == {places_in(table, track) for track in link(catalogue(table, SHAPES), SCORER).tracks}
     assert len(ours) == 6
 
 
@@ -57,7 +57,7 @@ def test_whatever_order_exposures_come_in_the_end_is_the_same_and_names_stay(ord
             for sighting in record["sightings"]:
                 assert names.setdefault(sighting["alertId"], record["trackId"]) == record["trackId"]
     ours = {places_of(record) for record in latest(records)}
-    assert ours == {places_in(table, track) for track in link(catalogue(table), SCORER).tracks}
+    assert ours == {places_in(table, track) for track in link(catalogue(table, SHAPES), SCORER).tracks}
 
 
 def test_a_track_that_gets_a_sighting_keeps_its_id_and_its_mpc_name_and_gets_a_higher_version():
@@ -215,6 +215,15 @@ def test_the_name_for_the_mpc_is_eight_letters_and_figures_and_follows_the_id():
     names = {tracklet_name(f"id-{n}") for n in range(1000)}
     assert len(names) == 1000
     assert all(len(name) == 8 and name.isalnum() and name.isascii() for name in names)
+
+
+@pytest.mark.parametrize("odd", [b"", b"4100", b"a,b", b"-1,5", b"1e3,5", "\u0661,5".encode(), b"9999999,5"])
+def test_a_shape_that_is_none_is_not_believed(odd):
+    (out,) = outputs_of(night(movers=1), "e0")[-1:]
+    (told,) = sheets(Message(CANDIDATES, 0, 0, out.key, out.value, out.headers))
+    assert told.shape == (2000.0, 2000.0)
+    (other,) = sheets(Message(CANDIDATES, 0, 0, out.key, out.value, (("frame-shape", odd),)))
+    assert other.shape is None
 
 
 @pytest.mark.parametrize("topic", [STREAKS, CANDIDATES])

@@ -21,6 +21,7 @@ from stream.metrics import LinkerMetrics
 from stream.service import Limits, run_worker
 from stream.topics import administration, create_missing_topics
 from tests.conftest import settings_for
+from tests.detector.test_linking import SHAPES
 from tests.stream.nights import exposures_of, findings_of, latest, night, outputs_of, places_in, places_of
 from tests.stream.stand_in import EXAMINER, frame_bytes
 from tests.stream.topics import finish, read_all, read_avro, send, wait_for_event, wait_until
@@ -53,7 +54,9 @@ def until_idle(settings, **more):
 
 
 def expected(*tables):
-    return Counter(places_in(table, track) for table in tables for track in link(catalogue(table), SCORER).tracks)
+    return Counter(
+        places_in(table, track) for table in tables for track in link(catalogue(table, SHAPES), SCORER).tracks
+    )
 
 
 def tracks_in(settings):

@@ -199,14 +199,18 @@ def test_candidates_of_a_frame_are_one_message_with_ids_of_their_own():
     assert candidate_lists(replace(found, candidates=streaks(0, 1)), MESSAGE, b"SIMPLE", 1.0) == []
 
 
+SHAPE_HEADER = ("frame-shape", b"4100,2048")
+
+
 def test_a_frame_without_a_field_goes_to_its_cell_and_its_candidates_to_the_cells_that_it_touches():
     header = replace(header_at(0.01, 2.5), exposure="E1", ccd="1")
     found = replace(findings(header, streaks(2, seed=1)), candidates=streaks(3, seed=2))
     home, other = field_keys(header)
     assert {output.key for output in streak_alerts(found, MESSAGE, b"x", 1.0)} == {home.encode()}
     own, copy = candidate_lists(found, MESSAGE, b"x", 1.0)
-    assert (own.key, own.headers, len(decode(own.value))) == (home.encode(), (), 3)
-    assert (copy.key, copy.headers, len(decode(copy.value))) == (other.encode(), (("copy-of", home.encode()),), 5)
+    assert (own.key, own.headers, len(decode(own.value))) == (home.encode(), (SHAPE_HEADER,), 3)
+    assert (copy.key, len(decode(copy.value))) == (other.encode(), 5)
+    assert copy.headers == (SHAPE_HEADER, ("copy-of", home.encode()))
 
 
 def test_the_key_is_the_field_then_the_cell_then_the_exposure():
