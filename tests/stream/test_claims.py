@@ -96,6 +96,8 @@ def test_a_file_over_the_limit_is_refused_before_it_is_read(home):
         file.truncate(1 << 40)
     assert reason_of(f"{home}/sparse", home) == "too-large"
     assert reason_of(f"{home}/frame", home, max_bytes=5) == "too-large"
+    with pytest.raises(BadFrame, match="max_claim_bytes"):
+        Claims((home,), 5).open(f"{home}/frame")
 
 
 def test_a_root_that_is_away_is_a_fault_of_the_machine_not_of_the_frame(tmp_path):

@@ -1,11 +1,13 @@
 """Every knob once: command line > environment > file > default."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from stream.cli import app
+from stream.commands.options import frame_limits
 from stream.settings import Settings, SettingsError, load_settings, sources
 
 
@@ -114,3 +116,24 @@ def test_a_wrong_setting_is_a_usage_error():
     result = CliRunner().invoke(app, ["topics", "--bootstrap-servers", "127.0.0.1:1", "--partitions", "0"])
     assert result.exit_code == 2
     assert "partitions" in result.output
+
+
+def test_the_limits_on_a_file_are_those_of_the_settings():
+    given = {"max_pixels": 11, "max_hdus": 12, "max_header_bytes": 5000, "max_decompressed_bytes": 6000}
+    assert dataclasses.asdict(frame_limits(load_settings(None, given))) == given
+
+
+SECURITY = ("security_", "sasl_", "tls_", "claim_", "metrics_", "max_pixels", "max_hdus", "max_header", "max_dec")
+SECURITY += ("max_claim", "max_message")
+
+
+def test_the_page_of_settings_lists_all_with_the_test_of_each_that_has_to_do_with_security():
+    page = Path(__file__).parents[2] / "docs" / "settings.md"
+    rows = [line.strip("| \n").split(" | ") for line in page.read_text().splitlines() if line.startswith("| `")]
+    told = {row[0].strip("`"): row for row in rows}
+    assert list(told) == list(Settings.model_fields)
+    for name, field in Settings.model_fields.items():
+        assert field.description in told[name]
+        if name.startswith(SECURITY):
+            test = page.parents[1] / told[name][-1].strip("` ")
+            assert name in test.read_text(), f"{test.name} does not speak of {name}"
