@@ -112,13 +112,15 @@ class Search:
 
     ``threshold`` is the lowest score published (0.3: about one false streak in a simulated empty frame,
     docs/results.md); 0 gives every proposal, at most 20,000. Above ``many_streaks`` a frame is flagged and only so
-    many, the best, are given (unless the threshold is 0). ``expected_streaks_per_frame``: None takes the survey's.
+    many, the best, are given (unless the threshold is 0). ``link_threshold`` asks for candidates besides: what is not
+    published and has at least this score. ``expected_streaks_per_frame``: None takes the survey's.
     """
 
     method: Method = "both"
     threshold: float = 0.3
     many_streaks: int = 500
     expected_streaks_per_frame: float | None = None
+    link_threshold: float | None = None
 
 
 class Stopwatch:
@@ -228,7 +230,10 @@ def search_frame(
         score = with_others(score, moves)
         done("other exposures")
     wide = found.psf.fwhm_px * np.exp(np.clip(np.nan_to_num(found.fits.width[:, 0]), 0.0, 2.0))
-    rows, reasons = chosen(score, first_rows(found.fits.ends, score, wide), search)
+    once = first_rows(found.fits.ends, score, wide)
+    rows, reasons = chosen(score, once, search)
+    published = len(rows)
+    rows = np.concatenate([rows, beneath(score, once, published, search)])
     dropped.update(reasons)
     if reasons["many-streaks"]:
         flags.append("many-streaks")
@@ -241,13 +246,14 @@ def search_frame(
     done("astrometry")
     return Findings(
         header=header,
-        streaks=streaks,
+        streaks=streaks[:published],
         background_e=float(np.median(ready.sky.background)),
         noise_e=float(np.median(ready.sky.noise)),
         psf_fwhm_px=found.psf.fwhm_px,
         dropped={reason: count for reason, count in dropped.items() if count},
         seconds=done.seconds,
         flags=tuple(flags),
+        candidates=streaks[published:],
     )
 
 
@@ -466,6 +472,14 @@ def chosen(
             "many-streaks": len(above) - len(kept),
         },
     )
+
+
+def beneath(score: NDArray[np.float64], once: NDArray[np.intp], published: int, search: Search) -> NDArray[np.intp]:
+    """Rows for the linker, best first: those behind the ``published`` best that have its score."""
+    if search.link_threshold is None:
+        return once[:0]
+    ranked = once[np.argsort(-score[once], kind="stable")][published:MAX_STREAKS_PER_FRAME]
+    return ranked[score[ranked] >= search.link_threshold]
 
 
 def noise_at(sky: Sky, ends: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float64]:

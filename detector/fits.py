@@ -35,6 +35,7 @@ from detector.tilecompression import checked_file
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
+    from typing import BinaryIO
 
     from numpy.typing import NDArray
 
@@ -132,7 +133,7 @@ _DTYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
 
 
 def read_frames(
-    source: bytes | Path,
+    source: bytes | Path | BinaryIO,
     *,
     name: str,
     survey: Survey | None = None,
@@ -143,7 +144,7 @@ def read_frames(
     """The frames of a FITS file (plain, .gz, .fz), to be iterated over.
 
     ``name`` goes into the headers and the refusals; ``survey`` None: by TELESCOP and INSTRUME; ``extension`` chooses
-    one HDU, whatever it is called; ``plane`` one plane of a cube, counted from 0.
+    one HDU, whatever it is called; ``plane`` one plane of a cube, counted from 0. A file that comes opened stays open.
 
     Raises ``BadFrame`` where the file as a whole cannot be read, and ``OSError`` where the path cannot.
     """

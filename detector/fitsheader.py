@@ -52,14 +52,14 @@ class Source(Protocol):
 class Limits:
     """How much of a file is believed, checked before anything is allocated.
 
-    ``max_pixels`` of one HDU; ``max_bytes`` of a file after gunzip; ``max_hdus`` of a file; ``max_header_blocks`` of
-    one HDU (1,000 blocks are 36,000 cards).
+    ``max_pixels`` of one HDU; ``max_decompressed_bytes`` of a file after gunzip; ``max_hdus`` of a file;
+    ``max_header_bytes`` of all its headers together (32 MB are 400,000 cards, and ten times as much memory).
     """
 
     max_pixels: int = 400_000_000
-    max_bytes: int = 2**31
+    max_decompressed_bytes: int = 2**31
     max_hdus: int = 1000
-    max_header_blocks: int = 1000
+    max_header_bytes: int = 32_000_000
 
 
 @dataclass(frozen=True)
@@ -188,13 +188,13 @@ def whole(cards: Cards, name: str, default: int | None = None) -> int:
     return value
 
 
-def read_header(source: Source, start: int, limits: Limits) -> tuple[bytes, int]:
+def read_header(source: Source, start: int, most_bytes: int, limits: Limits) -> tuple[bytes, int]:
     """The header that begins at ``start``, up to its END, and where its data begin.
 
-    Raises ``BadFrame`` (``truncated``, ``too-large``).
+    ``most_bytes`` is what its forerunners have left of the limit. Raises ``BadFrame`` (``truncated``, ``too-large``).
     """
     pieces: list[bytes] = []
-    for count in range(limits.max_header_blocks):
+    for count in range(most_bytes // BLOCK):
         begin = start + count * BLOCK
         block = bytes(source.read(begin, begin + BLOCK))
         for card in range(0, len(block), CARD):
@@ -204,7 +204,8 @@ def read_header(source: Source, start: int, limits: Limits) -> tuple[bytes, int]
         if len(block) < BLOCK:
             raise BadFrame("truncated", f"the file ends at byte {begin + len(block)} inside a header without END")
         pieces.append(block)
-    raise BadFrame("too-large", f"a header of more than {limits.max_header_blocks} blocks: is END missing?")
+    limit = f"the limit of {limits.max_header_bytes} bytes for all of a file (max_header_bytes)"
+    raise BadFrame("too-large", f"the headers are larger than {limit}: is an END missing?")
 
 
 def axes(cards: Cards, prefix: str = "") -> tuple[int, ...]:

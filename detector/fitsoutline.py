@@ -54,17 +54,20 @@ def _guess(first: bytes) -> str:
 
 def _walk(source: Source, limits: Limits) -> Iterator[Outline]:
     """The outlines, one after the other."""
-    start = 0
+    start, headers_bytes = 0, 0
     for index in range(limits.max_hdus + 1):
         begin = bytes(source.read(start, start + 8))
         # Whatever follows the last HDU and is not an extension (fill, special records) is not ours to read.
         if index and begin != b"XTENSION":
             return
         if index == limits.max_hdus:
-            trouble = BadFrame("too-large", f"the file has more than {limits.max_hdus} HDUs", extension=index)
+            trouble = BadFrame(
+                "too-large", f"the file has more than {limits.max_hdus} HDUs (max_hdus)", extension=index
+            )
             yield Outline(index, "other", {}, start, start, 0, 8, (), trouble)
             return
-        outline, sized = _outline(source, limits, index, start)
+        outline, sized = _outline(source, limits, index, start, limits.max_header_bytes - headers_bytes)
+        headers_bytes += outline.data_start - start
         if outline.trouble is not None and index == 0 and not sized:
             raise outline.trouble
         yield outline
@@ -73,12 +76,12 @@ def _walk(source: Source, limits: Limits) -> Iterator[Outline]:
         start = outline.end
 
 
-def _outline(source: Source, limits: Limits, index: int, start: int) -> tuple[Outline, bool]:
+def _outline(source: Source, limits: Limits, index: int, start: int, most_bytes: int) -> tuple[Outline, bool]:
     """One HDU, and whether its size is known and its bytes are there."""
     cards: Cards = {}
     data_start = start
     try:
-        header, data_start = read_header(source, start, limits)
+        header, data_start = read_header(source, start, most_bytes, limits)
         cards = parse_cards(header)
         bitpix, lengths = bits(cards, "BITPIX"), axes(cards)
         size = _data_bytes(cards, bitpix, lengths)

@@ -10,13 +10,12 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 from detector.frame import BadFrame
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from detector.fitsheader import Limits, Source
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -56,16 +55,32 @@ class FileSource:
         return stop <= self.path.stat().st_size
 
 
+@dataclass(frozen=True)
+class OpenSource:
+    """A file that somebody else has opened, and closes: a claim, of which nobody shall open another one instead."""
+
+    file: BinaryIO
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Bytes ``start`` to ``stop``."""
+        self.file.seek(start)
+        return self.file.read(stop - start)
+
+    def reaches(self, stop: int) -> bool:
+        """Whether the file is that long now."""
+        return stop <= self.file.seek(0, 2)
+
+
 class GzipSource:
     """A gzip file (of one member or several), inflated as far as it has been asked for.
 
-    Keeps what it has inflated, at most ``limits.max_bytes``. Raises ``BadFrame``: ``too-large`` beyond that,
-    ``damaged`` where the stream is no gzip any more, ``truncated`` where it ends too early.
+    Keeps what it has inflated, at most ``limits.max_decompressed_bytes``. Raises ``BadFrame``: ``too-large`` beyond
+    that, ``damaged`` where the stream is no gzip any more, ``truncated`` where it ends too early.
     """
 
     def __init__(self, packed: Source, limits: Limits) -> None:
         self._packed = packed
-        self._limit = limits.max_bytes
+        self._limit = limits.max_decompressed_bytes
         self._position = 0
         self._rest = b""
         self._inflate = zlib.decompressobj(_GZIP_WINDOW)
@@ -84,7 +99,8 @@ class GzipSource:
 
     def _want(self, stop: int) -> None:
         if stop > self._limit:
-            raise BadFrame("too-large", f"gunzipped, it needs {stop} bytes; the limit is {self._limit} (max_bytes)")
+            limit = f"the limit is {self._limit} (max_decompressed_bytes)"
+            raise BadFrame("too-large", f"gunzipped, it needs {stop} bytes; {limit}")
         while len(self._plain) < stop and not self._ended:
             self._more()
 
@@ -115,7 +131,11 @@ class GzipSource:
         self._inflate = zlib.decompressobj(_GZIP_WINDOW)
 
 
-def open_source(source: bytes | Path, limits: Limits) -> Source:
+def open_source(source: bytes | Path | BinaryIO, limits: Limits) -> Source:
     """The bytes of a file, gunzipped where it begins like a gzip."""
-    packed: Source = MemorySource(source) if isinstance(source, bytes) else FileSource(source)
+    packed: Source
+    if isinstance(source, bytes):
+        packed = MemorySource(source)
+    else:
+        packed = FileSource(source) if isinstance(source, Path) else OpenSource(source)
     return GzipSource(packed, limits) if bytes(packed.read(0, 2)) == GZIP_MAGIC else packed

@@ -7,7 +7,7 @@ frame's header and joined at the rim.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntFlag
 from typing import TYPE_CHECKING
 
@@ -100,7 +100,8 @@ class Findings:
 
     ``streaks`` is an array of ``STREAK``, best first; ``dropped`` counts by reason what the filters took away;
     ``seconds`` by stage; ``flags`` are the frame's own words (``header.flags`` and what the examination added, such as
-    ``many-streaks``). ``background_e`` and ``noise_e`` are medians over the mesh, electrons a pixel.
+    ``many-streaks``). ``candidates`` are more rows, not streaks to be published: what only linking can tell, best
+    first. ``background_e`` and ``noise_e`` are medians over the mesh, electrons a pixel.
     """
 
     header: FrameHeader
@@ -111,3 +112,4 @@ class Findings:
     dropped: Mapping[str, int]
     seconds: Mapping[str, float]
     flags: tuple[str, ...]
+    candidates: NDArray[np.void] = field(default_factory=lambda: empty(0))

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 METHODS = {"RICE_1", "RICE_ONE", "GZIP_1", "GZIP_2", "HCOMPRESS_1", "PLIO_1", "NOCOMPRESS"}
 _GZIPPED = {"GZIP_1", "GZIP_2"}
 _GZIP_WINDOW = 31
+_PIECE = 1 << 20
 _HCOMPRESS_MAGIC = b"\xdd\x99"
 _MAX_BIT_PLANES = 62
 _TFORM = re.compile(r"(\d*)([LXBIJKAEDCMPQ])([LXBIJKAEDCM]?).*")
@@ -168,8 +169,13 @@ def _spans(pairs: NDArray[np.int64], column: Column, heap_bytes: int) -> list[tu
 def _check_gzip(stream: memoryview, limit: int) -> None:
     """Inflate a tile without keeping it, no further than the limit."""
     inflate = zlib.decompressobj(_GZIP_WINDOW)
+    plain = 0
     try:
-        plain = len(inflate.decompress(stream, limit + 1))
+        for start in range(0, len(stream), _PIECE):
+            rest: bytes | memoryview = stream[start : start + _PIECE]
+            while rest and plain <= limit and not inflate.eof:
+                plain += len(inflate.decompress(rest, _PIECE))
+                rest = inflate.unconsumed_tail
     except zlib.error as error:
         raise BadFrame("damaged", f"a gzip tile breaks: {error}") from error
     if plain > limit or not inflate.eof:

@@ -17,7 +17,6 @@ leaves, with nothing acknowledged.
 from __future__ import annotations
 
 import contextlib
-import socket
 import time
 import uuid
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,7 +26,9 @@ from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, Topic
 from kafka import errors as kafka_errors
 from kafka.structs import OffsetAndMetadata
 
+from stream.handshake import HandshakeError, login_options, shake_hands, tls_context
 from stream.messages import Message
+from stream.oauth import TokenError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -75,33 +76,33 @@ def client_options(settings: Settings) -> dict[str, Any]:
         "reconnect_backoff_max_ms": 5_000,
         "bootstrap_timeout_ms": 20_000,
     }
-    if settings.sasl_mechanism is not None:
-        password = settings.sasl_password
-        options["sasl_mechanism"] = settings.sasl_mechanism
-        options["sasl_plain_username"] = settings.sasl_username
-        options["sasl_plain_password"] = None if password is None else password.get_secret_value()
-    files = {"ssl_cafile": settings.tls_ca, "ssl_certfile": settings.tls_cert, "ssl_keyfile": settings.tls_key}
-    return options | {name: str(path) for name, path in files.items() if path is not None}
+    if "SSL" in settings.security_protocol:
+        options["ssl_context"] = tls_context(settings)
+    return options | login_options(settings)
 
 
 def check_reachable(settings: Settings) -> None:
-    """Raise ``BrokerError`` when nothing at all listens at any of the brokers' addresses.
+    """Raise ``BrokerError`` when none of the brokers' addresses lets us in; the text says why not, for each.
 
     The client itself only says, after half a minute, that it cannot bootstrap.
     """
-    problems = []
+    away, shut = [], []
     for address in settings.bootstrap_servers.split(","):
         host, _, port = address.strip().rpartition(":")
         if not host or not port.isdigit():
             raise BrokerError(f"bootstrap_servers: {address.strip()!r} is not HOST:PORT")
         try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            shake_hands(settings, host.strip("[]"), int(port))
+        except HandshakeError as error:
+            shut.append(f"{address.strip()}: {error}")
         except OSError as error:
-            problems.append(f"{address.strip()} ({error.strerror or error})")
+            away.append(f"{address.strip()} ({error.strerror or error})")
         else:
             return
+    if shut:
+        raise BrokerError("; ".join(shut + [f"{one} does not answer" for one in away]))
     raise BrokerError(
-        f"no Kafka broker answers at {', '.join(problems)}. Is it running, and is bootstrap_servers right? "
+        f"no Kafka broker answers at {', '.join(away)}. Is it running, and is bootstrap_servers right? "
         "`needlestream broker` starts a small one on this machine"
     )
 
@@ -113,6 +114,8 @@ def explained(settings: Settings) -> Iterator[None]:
         yield
     except kafka_errors.KafkaError as error:
         raise BrokerError(_explain(error, settings)) from error
+    except (HandshakeError, TokenError) as error:
+        raise BrokerError(str(error)) from None
 
 
 def _explain(error: kafka_errors.KafkaError, settings: Settings) -> str:
@@ -123,21 +126,23 @@ def _explain(error: kafka_errors.KafkaError, settings: Settings) -> str:
             "acknowledged: start it again. If frames take longer than max_poll_interval_s "
             f"({settings.max_poll_interval_s:g} s), raise that"
         )
-    if isinstance(error, kafka_errors.SaslAuthenticationFailedError):
-        return f"{where} refused the login of {settings.sasl_username!r}: check sasl_mechanism, user name and password"
     if isinstance(error, kafka_errors.AuthorizationError):
         return f"{where} does not allow this user what is needed: {error}"
-    if isinstance(error, (kafka_errors.KafkaTimeoutError, kafka_errors.KafkaConnectionError)):
-        # The client says no more than this of a refused login or certificate.
-        causes = [f"the wrong port or security_protocol (now {settings.security_protocol})"]
-        if "SASL" in settings.security_protocol:
-            causes.append(f"a login that is refused ({settings.sasl_mechanism}, user {settings.sasl_username!r})")
-        if "SSL" in settings.security_protocol:
-            causes.append(f"a certificate that tls_ca ({settings.tls_ca or 'not set'}) did not sign")
-        return f"{where} did not answer as a Kafka broker in time ({error}). Likely: {', or '.join(causes)}"
+    if isinstance(error, _NOT_LET_IN):
+        # The client says no more than this of a refused login or certificate: ask by hand what is wrong.
+        try:
+            check_reachable(settings)
+        except BrokerError as reason:
+            return str(reason)
+        return f"{where} lets us in and did not answer in time ({error}): overloaded, or its other brokers are away?"
     return f"{where}: {error}"
 
 
+_NOT_LET_IN = (
+    kafka_errors.KafkaTimeoutError,
+    kafka_errors.KafkaConnectionError,
+    kafka_errors.SaslAuthenticationFailedError,
+)
 _THOUGHT_DEAD = (
     kafka_errors.CommitFailedError,
     kafka_errors.IllegalGenerationError,
@@ -378,7 +383,13 @@ def publish(producer: KafkaProducer, outputs: Sequence[Output], settings: Settin
     for output in outputs:
         # The client refuses a message with neither key nor value; with an empty key a tombstone stays a tombstone.
         key = b"" if output.key is None and output.value is None else output.key
-        future = producer.send(settings.topic(output.topic), output.value, key=key, headers=list(output.headers))
+        future = producer.send(
+            settings.topic(output.topic),
+            output.value,
+            key=key,
+            headers=list(output.headers),
+            partition=output.partition,
+        )
         sent.append((output, future))
     for output, future in sent:
         try:

@@ -41,6 +41,8 @@ def configure_logs(style: Literal["console", "json"], *, level: int = logging.IN
         )
     )
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+    # On its lower levels it logs whole requests, with the password in them: whatever the root's level is set to later.
+    logging.getLogger("kafka").setLevel(logging.WARNING)
     # It warns whenever its thread waited a tenth of a second for the interpreter: on a busy worker, all the time.
     logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)
     logging.getLogger("kafka.coordinator.consumer").addFilter(_not_held_offsets)

@@ -18,29 +18,36 @@ import uuid
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import fastavro
 import numpy as np
 
 from detector.frame import BadFrame
 from detector.streaks import StreakFlag, empty
+from stream.skycells import touched
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping
 
     from numpy.typing import NDArray
 
     from detector.frame import Frame, FrameHeader
     from detector.streaks import Findings
+    from stream.claims import Claims
 
 FRAMES = "frames"
 STREAKS = "streaks"
+CANDIDATES = "candidates"
+TRACKS = "tracks"
 EXAMINED = "frames.examined"
 REJECTED = "frames.rejected"
-TOPICS = (FRAMES, STREAKS, EXAMINED, REJECTED)
+TOPICS = (FRAMES, STREAKS, CANDIDATES, TRACKS, EXAMINED, REJECTED)
+
+# Headers of streaks and candidates: rows and columns of their frame, which tell the linker what it could have shown; of
+# a list that a neighbouring cell of the sky gets too: whose it is.
+FRAME_SHAPE = "frame-shape"
+COPY_OF = "copy-of"
 
 SCHEMA_VERSION = "1/0"
 MAX_DETAIL_CHARACTERS = 2000
@@ -124,50 +131,32 @@ class Message:
 
 @dataclass(frozen=True)
 class Output:
-    """A record to be published: ``topic`` without prefix, value and headers as they go out."""
+    """A record to be published: ``topic`` without prefix, value and headers as they go out.
+
+    ``partition`` None: by the key.
+    """
 
     topic: str
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
+    partition: int | None = None
 
 
 # --- in ---------------------------------------------------------------------------------------------------------------
 
 
-def frame_source(message: Message, claim_roots: Sequence[Path]) -> bytes | Path:
-    """Give the FITS bytes of a message, or the file that its ``uri`` points to. Raises ``BadFrame``."""
+def frame_source(message: Message, claims: Claims, *, max_message_bytes: int) -> bytes | BinaryIO:
+    """Give the FITS bytes of a message, or the file that its ``uri`` points to, opened. Raises ``BadFrame``."""
     if message.value:
+        if len(message.value) > max_message_bytes:
+            size = f"the message has {len(message.value)} bytes"
+            raise BadFrame("too-large", f"{size}; the limit is {max_message_bytes} (max_message_bytes)")
         return message.value
     uri = message.header("uri")
     if uri is None:
         raise BadFrame("empty", "the message has neither FITS bytes nor a 'uri' header that says where they are")
-    return claimed_file(uri, claim_roots)
-
-
-def claimed_file(uri: str, roots: Sequence[Path]) -> Path:
-    """Give the file behind a ``file://`` URI or absolute path, if it really lies under one of the roots.
-
-    Symbolic links are followed before the comparison. Raises ``BadFrame``: ``claim-refused``, ``claim-missing``.
-    """
-    if uri.startswith("/"):
-        path = Path(uri)
-    else:
-        parts = urlsplit(uri)
-        if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
-            raise BadFrame("claim-refused", f"uri {uri[:200]!r}: only file:///... under a claim root is followed")
-        path = Path(unquote(parts.path))
-    if not path.is_absolute() or ".." in path.parts or "\0" in str(path):
-        raise BadFrame("claim-refused", f"uri {uri[:200]!r} is not an absolute path without '..'")
-    try:
-        file = path.resolve(strict=True)
-    except (FileNotFoundError, NotADirectoryError, RuntimeError):
-        raise BadFrame("claim-missing", f"uri {uri[:200]!r}: no such file") from None
-    if not any(file.is_relative_to(root.resolve()) for root in roots):
-        raise BadFrame("claim-refused", f"uri {uri[:200]!r} lies under none of the claim roots (setting claim_roots)")
-    if not file.is_file():
-        raise BadFrame("claim-refused", f"uri {uri[:200]!r} is not a regular file")
-    return file
+    return claims.open(uri)
 
 
 def as_message_says(frame: Frame, message: Message) -> Frame:
@@ -196,16 +185,51 @@ _IDENTITY = {"exposure": "no-exposure-id", "ccd": "no-ccd-id", "field": "no-fiel
 # --- out --------------------------------------------------------------------------------------------------------------
 
 
-def streak_alerts(findings: Findings, message: Message, source: bytes | Path, now_mjd_tai: float) -> list[Output]:
+def streak_alerts(findings: Findings, message: Message, source: bytes | BinaryIO, now_mjd_tai: float) -> list[Output]:
     """Give one alert for each streak, keyed by field so that one linker sees what it must link."""
-    header = findings.header
-    key = (header.field or header.exposure or header.name).encode()
-    shared = _origin(header, message) | {"timeProcessedMjdTai": now_mjd_tai}
-    ids = alert_ids(findings.streaks, header, source)
-    return [
-        Output(STREAKS, key, encode("streak", shared | _measured(row) | {"alertId": alert_id}))
-        for row, alert_id in zip(findings.streaks, ids, strict=True)
-    ]
+    key = field_keys(findings.header)[0].encode()
+    records = _streak_records(findings, message, source, now_mjd_tai)
+    headers = _shape_header(findings.header)
+    return [Output(STREAKS, key, encode("streak", record), headers) for record in records[: len(findings.streaks)]]
+
+
+def candidate_lists(findings: Findings, message: Message, source: bytes | BinaryIO, now_mjd_tai: float) -> list[Output]:
+    """Give what only the linker wants: the candidates of a frame as one message, records like those of alerts.
+
+    A frame that touches neighbouring cells of the sky goes there too, its streaks with it, marked as a copy.
+    """
+    home, *others = field_keys(findings.header)
+    records = _streak_records(findings, message, source, now_mjd_tai)
+    beneath = records[len(findings.streaks) :]
+    headers = _shape_header(findings.header)
+    own = [Output(CANDIDATES, home.encode(), encode("streak", *beneath), headers)] if beneath else []
+    copied = encode("streak", *records) if records and others else b""
+    headers = (*headers, (COPY_OF, home.encode()))
+    return own + [Output(CANDIDATES, other.encode(), copied, headers) for other in others if copied]
+
+
+def field_keys(header: FrameHeader) -> tuple[str, ...]:
+    """The field that a frame belongs to: its name, else the cell of the sky, and then the cells that it touches.
+
+    A frame that does not know where it is can be linked with nothing; its exposure keeps its CCDs together.
+    """
+    if header.field:
+        return (header.field,)
+    return touched(header) or (header.exposure or header.name,)
+
+
+def _shape_header(header: FrameHeader) -> tuple[tuple[str, bytes], ...]:
+    return ((FRAME_SHAPE, "{},{}".format(*header.shape).encode()),)
+
+
+def _streak_records(
+    findings: Findings, message: Message, source: bytes | BinaryIO, now_mjd_tai: float
+) -> list[dict[str, Any]]:
+    """The records of the streaks, then those of the candidates."""
+    rows = np.concatenate([findings.streaks, findings.candidates])
+    shared = _origin(findings.header, message) | {"timeProcessedMjdTai": now_mjd_tai}
+    ids = alert_ids(rows, findings.header, source)
+    return [shared | _measured(row) | {"alertId": alert_id} for row, alert_id in zip(rows, ids, strict=True)]
 
 
 def examined_summary(
@@ -252,7 +276,7 @@ def dead_letter(message: Message, bad: BadFrame, *, extension: int | None) -> Ou
     return Output(REJECTED, message.key, message.value, kept + tuple((k, v.encode()) for k, v in why.items()))
 
 
-def alert_ids(streaks: NDArray[np.void], header: FrameHeader, source: bytes | Path) -> list[str]:
+def alert_ids(streaks: NDArray[np.void], header: FrameHeader, source: bytes | BinaryIO) -> list[str]:
     """Give one id a streak: uuid5 of exposure, CCD, extension and the mid-point to the whole pixel.
 
     Without exposure or CCD the SHA-256 of the frame's bytes takes their place. Should two streaks of a frame share
@@ -272,11 +296,11 @@ def alert_ids(streaks: NDArray[np.void], header: FrameHeader, source: bytes | Pa
     return ids
 
 
-def encode(schema_name: str, record: Mapping[str, Any]) -> bytes:
-    """Give one Avro container with one record and its schema inside."""
+def encode(schema_name: str, *records: Mapping[str, Any]) -> bytes:
+    """Give one Avro container with the records and their schema inside."""
     schema, marker = _schema(schema_name)
     buffer = io.BytesIO()
-    fastavro.writer(buffer, schema, [record], sync_marker=marker)
+    fastavro.writer(buffer, schema, records, sync_marker=marker)
     return buffer.getvalue()
 
 
@@ -339,11 +363,14 @@ def _nullable(value: float) -> float | None:
     return None if math.isnan(value) else float(value)
 
 
-def _sha256(source: bytes | Path) -> str:
+def _sha256(source: bytes | BinaryIO) -> str:
     if isinstance(source, bytes):
         return hashlib.sha256(source).hexdigest()
-    with source.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    source.seek(0)
+    while piece := source.read(1 << 20):
+        digest.update(piece)
+    return digest.hexdigest()
 
 
 @cache

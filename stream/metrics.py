@@ -22,6 +22,42 @@ STAGE_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 LATENCY_BUCKETS_S = (0.3, 1.0, 3.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 1800.0, 7200.0)
 
 
+LINK_BUCKETS_S = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0)
+
+
+class LinkerMetrics:
+    """The linker's metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        own = self.registry
+        self.sightings = Counter("needlestream_sightings", "Streaks and candidates taken in.", registry=own)
+        self.unreadable = Counter("needlestream_unreadable", "Messages without streaks, passed over.", registry=own)
+        self.tracks = Counter("needlestream_tracks", "Published: new, again, withdrawn.", ("kind",), registry=own)
+        self.link_seconds = Histogram(
+            "needlestream_link_seconds", "To link what changed of a partition.", buckets=LINK_BUCKETS_S, registry=own
+        )
+        self.open_fields = Gauge("needlestream_open_fields", "Fields that may still get exposures.", registry=own)
+        self.lag = Gauge("needlestream_lag_messages", "Messages still to come.", ("topic", "partition"), registry=own)
+
+    def serve(self, port: int, address: str) -> int:
+        """Serve the registry over HTTP in a thread of its own; gives the port (0 asks for any free one)."""
+        server, _ = start_http_server(port, address, registry=self.registry)
+        return int(server.server_port)
+
+    def show(self, *, open_fields: int) -> None:
+        """Show how many fields are open."""
+        self.open_fields.set(open_fields)
+
+    def show_lag(self, topic: str, partition: int, messages: int) -> None:
+        """Show the lag of one partition that is this linker's."""
+        self.lag.labels(topic, str(partition)).set(messages)
+
+    def forget_lag(self) -> None:
+        """Show no lag: the partitions are somebody else's now."""
+        self.lag.clear()
+
+
 class Metrics:
     """The worker's metrics in a registry of their own, so that several workers live in one test."""
 

@@ -20,13 +20,24 @@ import structlog
 
 from detector.frame import BadFrame
 from stream.broker import DELIVERIES, Source, check_reachable, explained
-from stream.messages import FRAMES, as_message_says, dead_letter, examined_summary, frame_source, mjd_tai, streak_alerts
+from stream.claims import Claims
+from stream.messages import (
+    FRAMES,
+    as_message_says,
+    candidate_lists,
+    dead_letter,
+    examined_summary,
+    frame_source,
+    mjd_tai,
+    streak_alerts,
+)
 from stream.metrics import Metrics
+from stream.signals import stop_signals
 from stream.topics import create_missing_topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
-    from pathlib import Path
+    from typing import BinaryIO
 
     from detector.frame import Frame
     from detector.streaks import Findings
@@ -43,7 +54,7 @@ class Read(Protocol):
     """Bytes or a file -> the frame of each science HDU, or why it is none (``detector.fits.read_frames``)."""
 
     def __call__(
-        self, source: bytes | Path, *, name: str, survey: str | None, extension: int | None
+        self, source: bytes | BinaryIO, *, name: str, survey: str | None, extension: int | None
     ) -> Iterable[Frame | BadFrame]:
         """Give the frames one after the other; raises ``BadFrame`` when there is nothing to go through."""
 
@@ -54,7 +65,8 @@ class Examiner:
 
     read: Read
     examine: Callable[[Frame], Findings]
-    claim_roots: tuple[Path, ...] = ()
+    claims: Claims = field(default_factory=Claims)
+    max_message_bytes: int = 2**31
     program_version: str = ""
     weights_versions: Mapping[str, str] = field(default_factory=dict)
     clock: Callable[[], float] = time.time
@@ -89,7 +101,7 @@ def run_worker(settings: Settings, examiner: Examiner, limits: Limits) -> int:
         log.info("metrics served", url=f"http://{settings.metrics_address}:{port}/metrics")
     with explained(settings), contextlib.ExitStack() as cleanup:
         check_reachable(settings)
-        signals = cleanup.enter_context(_stop_signals())
+        signals = cleanup.enter_context(stop_signals())
         for topic in create_missing_topics(settings):
             log.info("topic created", topic=topic)
         source = Source(settings, settings.topic(FRAMES))
@@ -138,8 +150,9 @@ def answer_to(message: Message, examiner: Examiner) -> Answer:
     findings: list[Findings] = []
     rejects: list[BadFrame] = []
     spent = {"read": 0.0}
+    source: bytes | BinaryIO = b""
     try:
-        source = frame_source(message, examiner.claim_roots)
+        source = frame_source(message, examiner.claims, max_message_bytes=examiner.max_message_bytes)
         for frame, read_s in _timed(_frames(source, message, examiner)):
             spent["read"] += read_s
             try:
@@ -151,6 +164,7 @@ def answer_to(message: Message, examiner: Examiner) -> Answer:
             now = mjd_tai(examiner.clock())
             findings.append(found)
             outputs += streak_alerts(found, message, source, now)
+            outputs += candidate_lists(found, message, source, now)
             outputs.append(
                 examined_summary(
                     found,
@@ -166,25 +180,13 @@ def answer_to(message: Message, examiner: Examiner) -> Answer:
     except BadFrame as bad:
         rejects.append(bad)
         outputs.append(dead_letter(message, bad, extension=None))
+    finally:
+        if not isinstance(source, bytes):
+            source.close()
     return Answer(tuple(outputs), tuple(findings), tuple(rejects), spent)
 
 
-@contextlib.contextmanager
-def _stop_signals() -> Iterator[list[int]]:
-    """Give the SIGTERM and SIGINT that came, so that the message in hand is finished first.
-
-    The handler takes no lock, and so writes no log: it may have interrupted somebody who holds that lock.
-    """
-    came: list[int] = []
-    before = {number: signal.signal(number, lambda n, _: came.append(n)) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield came
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _frames(source: bytes | Path, message: Message, examiner: Examiner) -> Iterator[Frame | BadFrame]:
+def _frames(source: bytes | BinaryIO, message: Message, examiner: Examiner) -> Iterator[Frame | BadFrame]:
     survey = message.header("survey")
     for frame in examiner.read(source, name=message.name, survey=survey, extension=message.extension):
         yield frame if isinstance(frame, BadFrame) else as_message_says(frame, message)

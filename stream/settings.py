@@ -15,7 +15,7 @@ import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 if TYPE_CHECKING:
@@ -46,6 +46,20 @@ class Settings(BaseSettings):
         "both", description="Who proposes: the network, the oriented matched filter, or both."
     )
     threshold: float = Field(0.3, ge=0, le=1, description="Lowest score that is published; 0 gives every proposal.")
+    link_threshold: float = Field(
+        0.0005,
+        gt=0,
+        le=1,
+        description="Lowest score of the candidates that the linker gets besides the streaks; 1: none.",
+    )
+    field_timeout_s: float = Field(
+        7200, gt=0, description="A field of which nothing came for so long is closed with what it has."
+    )
+    link_after_s: float = Field(
+        10,
+        ge=0,
+        description="A field of which nothing came for so long is linked; one that never rests, six times later.",
+    )
     expected_streaks_per_frame: float | None = Field(
         None, gt=0, description="What scores are calibrated for; empty: the survey's own number."
     )
@@ -61,6 +75,10 @@ class Settings(BaseSettings):
         200_000_000, ge=1_000_000, le=2_000_000_000, description="Largest frame message; every other limit follows."
     )
     max_pixels: int = Field(200_000_000, ge=1, description="Largest image that is read, per HDU.")
+    max_hdus: int = Field(1000, ge=1, description="HDUs that a file may have.")
+    max_header_bytes: int = Field(32_000_000, ge=2880, description="All headers of a file together.")
+    max_decompressed_bytes: int = Field(2**31, ge=2880, description="Largest file, gunzipped.")
+    max_claim_bytes: int = Field(2**33, ge=1, description="Largest file that a uri header may point to.")
     many_streaks: int = Field(500, ge=1, description="A frame with more streaks is flagged many-streaks.")
     partitions: int = Field(8, ge=1, le=10_000, description="Partitions of a topic that is created.")
     replication_factor: int = Field(
@@ -68,31 +86,76 @@ class Settings(BaseSettings):
     )
     metrics_port: int | None = Field(None, ge=0, le=65535, description="Prometheus metrics; 0: any free port.")
     metrics_address: str = Field("127.0.0.1", description="Address that the metrics port is bound to.")
-    claim_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
-        (), description="Folders (or file:// URIs), separated by commas, that a message's uri header may point into."
+    claim_roots: Annotated[tuple[Path | str, ...], NoDecode] = Field(
+        (),
+        description="Where a message's uri header may point into: folders, file:// URIs, or others that fsspec reaches "
+        "(s3://bucket/prefix); separated by commas.",
     )
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="How to speak to the brokers."
     )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
         None, description="How to log in."
     )
     sasl_username: str | None = Field(None, description="User name for the login.")
     sasl_password: SecretStr | None = Field(None, description="Password for the login.")
+    sasl_oauth_token: SecretStr | None = Field(None, description="OAUTHBEARER: the token itself.")
+    sasl_oauth_token_file: Path | None = Field(
+        None, description="OAUTHBEARER: file that holds the token; read again for each login."
+    )
+    sasl_oauth_token_url: str | None = Field(
+        None, description="OAUTHBEARER: token endpoint (https), asked with client credentials."
+    )
+    sasl_oauth_client_id: str | None = Field(None, description="Client id for the token endpoint.")
+    sasl_oauth_client_secret: SecretStr | None = Field(None, description="Client secret for the token endpoint.")
+    sasl_oauth_scope: str | None = Field(None, description="Scope to ask the token endpoint for.")
     tls_ca: Path | None = Field(None, description="PEM file of the authority that signed the brokers' certificates.")
     tls_cert: Path | None = Field(None, description="PEM file of the client's own certificate.")
     tls_key: Path | None = Field(None, description="PEM file of the client's own key.")
+    tls_key_password: SecretStr | None = Field(None, description="Password of that key, where it has one.")
     log_format: Literal["console", "json"] = Field("console", description="console for people, json for machines.")
 
     @field_validator("claim_roots", mode="before")
     @classmethod
     def _split_roots(cls, value: Any) -> Any:
         parts = value.split(",") if isinstance(value, str) else value
-        return tuple(Path(str(part).strip().removeprefix("file://")) for part in parts if str(part).strip())
+        return tuple(_root(str(part).strip()) for part in parts if str(part).strip())
+
+    @field_validator("claim_roots")
+    @classmethod
+    def _whole_roots(cls, roots: tuple[Path | str, ...]) -> tuple[Path | str, ...]:
+        for root in roots:
+            if not (root.is_absolute() if isinstance(root, Path) else root.partition("://")[2].strip("/")):
+                raise ValueError(f"{root} is neither an absolute path nor a URI with a bucket or folder")
+        return roots
+
+    @model_validator(mode="after")
+    def _login_is_whole(self) -> Settings:
+        if "SASL" not in self.security_protocol:
+            if self.sasl_mechanism is not None:
+                raise ValueError("sasl_mechanism is set; security_protocol must then be SASL_SSL or SASL_PLAINTEXT")
+            return self
+        if self.sasl_mechanism is None:
+            raise ValueError(f"security_protocol is {self.security_protocol}; sasl_mechanism must then be set")
+        if self.sasl_mechanism == "OAUTHBEARER":
+            origins = (self.sasl_oauth_token, self.sasl_oauth_token_file, self.sasl_oauth_token_url)
+            if sum(origin is not None for origin in origins) != 1:
+                raise ValueError(
+                    "OAUTHBEARER needs one of sasl_oauth_token, sasl_oauth_token_file and sasl_oauth_token_url"
+                )
+        elif self.sasl_username is None or self.sasl_password is None:
+            raise ValueError(f"{self.sasl_mechanism} needs sasl_username and sasl_password")
+        return self
 
     def topic(self, name: str) -> str:
         """Give the full name of a topic: ``frames`` -> ``night.frames``."""
         return self.topic_prefix + name
+
+
+def _root(text: str) -> Path | str:
+    """A claim root: a folder as a path, anything that only fsspec reaches as the URI that it is."""
+    local = text.removeprefix("file://")
+    return text if "://" in local else Path(local)
 
 
 def load_settings(config: Path | None, command_line: Mapping[str, Any]) -> Settings:
@@ -155,6 +218,9 @@ def _explain(error: ValidationError, given: Mapping[str, Any], config: Path | No
         name = ".".join(str(part) for part in problem["loc"])
         if problem["type"] == "extra_forbidden":
             lines.append(f"{name}: no such setting (file {config}); `needlestream settings` lists all")
+            continue
+        if not name:
+            lines.append(problem["msg"].removeprefix("Value error, "))
             continue
         variable = ENVIRONMENT_PREFIX + name.upper()
         origin = "command line" if name in given else variable if variable in os.environ else f"file {config}"

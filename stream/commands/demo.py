@@ -30,8 +30,7 @@ from stream.children import Child, ChildError, child
 from stream.commands.demo_report import Places, Results, head, report, say
 from stream.commands.evaluation import FIRST_EVALUATION_SEED, frame_size
 from stream.commands.examination import training_extra
-from stream.commands.options import with_settings
-from stream.commands.streaming import broker_errors
+from stream.commands.options import broker_errors, with_settings
 from stream.embedded import ADDRESS, broker_binary
 from stream.messages import EXAMINED, FRAMES, REJECTED, STREAKS, Message, decode, mjd_tai
 from stream.settings import Settings

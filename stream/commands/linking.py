@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
+from stream.broker import check_reachable
 from stream.commands import evaluation
 from stream.commands.examination import detect_files, examination, training_extra
-from stream.commands.options import with_settings
+from stream.commands.options import CONNECTION, CREATION, broker_errors, with_settings
+from stream.logs import configure_logs
 from stream.settings import Settings  # noqa: TC001 - with_settings reads the annotations
 
 if TYPE_CHECKING:
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
 
     Columns = Mapping[str, NDArray[Any]]
 
+LINKER = (
+    *("group_id", "delivery", "session_timeout_s", "max_poll_interval_s", "transaction_timeout_s"),
+    *("field_timeout_s", "link_after_s", "metrics_port", "metrics_address", "log_format"),
+)
 OURS = "needlestream"
 CLASSICAL = "multi-epoch (sep)"
 # Far below any alert: one candidate in two thousand is enough to be worth a look from three sides.
@@ -40,6 +46,7 @@ MOST_CANDIDATES = 20_000
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the program."""
     app.command("link")(link_command)
+    app.command("track")(track_command)
     evaluation.app.command("tracks")(tracks_command)
 
 
@@ -79,6 +86,37 @@ def link_command(
     for sightings in sorted({len(track.rows) for track in linked.tracks}):
         typer.echo(f"tracks of {sightings} sightings: {sum(len(t.rows) == sightings for t in linked.tracks)}")
     typer.echo(f"written to {out} after {time.perf_counter() - begin:.1f} s")
+
+
+@with_settings(*CONNECTION, *CREATION, *LINKER)
+def track_command(
+    *,
+    settings: Settings,
+    idle_timeout: Annotated[
+        float | None,
+        typer.Option(min=0, help="End after so many seconds without a message, all linked.", metavar="SECONDS"),
+    ] = None,
+    weights: Annotated[str, typer.Option(help="The score: a shipped name or a .safetensors file.")] = "linker",
+) -> None:
+    """Link as a service: streaks and candidates of the workers in, tracks out.
+
+    Reads the topics `streaks` and `candidates` in the group GROUP_ID-linker (as many linkers as you like, up to one a
+    partition) and writes `tracks`. A field is linked when it has rested; a track that gets another sighting is
+    published again, with the same id and a higher version. What it knows of open fields it has from the topics.
+    SIGTERM ends it in order; the exit status is then 0.
+
+    For example:
+
+        needlestream track --bootstrap-servers kafka:9092 --metrics-port 9109
+
+        needlestream track --delivery at-least-once --session-timeout-s 6 --idle-timeout 30     (the embedded broker)
+    """
+    configure_logs(settings.log_format)
+    from stream.linker import run_linker  # noqa: PLC0415 - with astropy and numba: --help does not wait for them
+
+    with broker_errors():
+        check_reachable(settings)  # before the weights are loaded
+        run_linker(settings, _scorer(weights, None), idle_timeout_s=idle_timeout)
 
 
 def _scorer(weights: str, threshold: float | None) -> Linker:

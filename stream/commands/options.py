@@ -6,6 +6,7 @@ goes wrong with them ends the program with status 2 and the setting's name.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from pathlib import Path
@@ -14,16 +15,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 import typer
 from pydantic import SecretStr
 
+from detector.fitsheader import Limits
+from stream.broker import BrokerError
 from stream.settings import ENVIRONMENT_PREFIX, Settings, SettingsError, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-# Without sasl_password: every user of a machine can read its processes' command lines.
+# Without the secrets: every user of a machine can read its processes' command lines.
 CONNECTION = (
     *("bootstrap_servers", "topic_prefix", "request_timeout_s"),
-    *("security_protocol", "sasl_mechanism", "sasl_username", "tls_ca", "tls_cert", "tls_key"),
+    *("security_protocol", "sasl_mechanism", "sasl_username", "sasl_oauth_token_file", "sasl_oauth_token_url"),
+    *("sasl_oauth_client_id", "sasl_oauth_scope", "tls_ca", "tls_cert", "tls_key"),
 )
+# How much of a file is believed.
+BELIEF = ("max_pixels", "max_hdus", "max_header_bytes", "max_decompressed_bytes")
 CREATION = ("max_message_bytes", "partitions", "replication_factor")
 
 
@@ -54,6 +60,26 @@ def settings_or_exit(config: Path | None, command_line: dict[str, Any]) -> Setti
     except SettingsError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
+
+
+@contextlib.contextmanager
+def broker_errors() -> Iterator[None]:
+    """Leave with status 1 and the sentence that says what to do, not with a traceback."""
+    try:
+        yield
+    except BrokerError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def frame_limits(settings: Settings) -> Limits:
+    """Give how much of a file is believed, as the settings say."""
+    return Limits(
+        max_pixels=settings.max_pixels,
+        max_decompressed_bytes=settings.max_decompressed_bytes,
+        max_hdus=settings.max_hdus,
+        max_header_bytes=settings.max_header_bytes,
+    )
 
 
 def config_annotation() -> Any:

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 import typer
 
 from detector import examine
-from detector.fitsheader import Limits
 from detector.survey import SURVEYS
 from models import predictor
 from models.weights import BadWeights
+from stream.commands.options import frame_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from detector.fitsheader import Limits
     from detector.frame import Frame
     from detector.streaks import Findings
     from detector.survey import Survey
@@ -39,10 +40,12 @@ class Science:
     network: StreakPredictor
 
 
-def load_science(settings: Settings, weights: str, *, verified: bool = True) -> Science:
+def load_science(
+    settings: Settings, weights: str, *, verified: bool = True, link_threshold: float | None = None
+) -> Science:
     """Give the science of these settings; ``weights`` is a shipped name or a file.
 
-    Not ``verified``, scores are the first stage's own.
+    Not ``verified``, scores are the first stage's own. With ``link_threshold`` findings have candidates for the linker.
 
     Leaves the program with a sentence that says what is missing.
     """
@@ -61,10 +64,11 @@ def load_science(settings: Settings, weights: str, *, verified: bool = True) -> 
         threshold=settings.threshold,
         many_streaks=settings.many_streaks,
         expected_streaks_per_frame=settings.expected_streaks_per_frame,
+        link_threshold=link_threshold,
     )
     return Science(
         survey=SURVEYS.get(settings.survey),
-        limits=Limits(max_pixels=settings.max_pixels),
+        limits=frame_limits(settings),
         examine=functools.partial(examine.examine, network=network, search=search),
         examine_together=functools.partial(examine.examine_together, network=network, search=search),
         network=network,

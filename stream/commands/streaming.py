@@ -8,7 +8,7 @@ import os
 import sys
 from importlib import metadata
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 from pydantic import SecretStr
@@ -17,8 +17,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from stream.archive import SentFrames, default_state_file, in_time_order, parse_rate, replay
-from stream.broker import BrokerError, Feed, check_reachable, explained
-from stream.commands.options import CONNECTION, CREATION, config_annotation, settings_or_exit, with_settings
+from stream.broker import Feed, check_reachable, explained
+from stream.claims import Claims, RootError, check_roots
+from stream.commands.options import (
+    BELIEF,
+    CONNECTION,
+    CREATION,
+    broker_errors,
+    config_annotation,
+    frame_limits,
+    settings_or_exit,
+    with_settings,
+)
 from stream.embedded import ADDRESS, broker_command
 from stream.logs import configure_logs
 from stream.messages import FRAMES
@@ -26,14 +36,13 @@ from stream.settings import Settings, sources
 from stream.topics import create_missing_topics, topic_states
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from stream.service import Examiner
 
 WORKER = (
     *("group_id", "survey", "device", "threshold", "delivery", "session_timeout_s", "max_poll_interval_s"),
-    *("transaction_timeout_s", "max_pixels", "many_streaks", "method", "claim_roots", "expected_streaks_per_frame"),
-    *("metrics_port", "metrics_address", "log_format"),
+    *("transaction_timeout_s", *BELIEF, "max_claim_bytes", "claim_roots"),
+    *("many_streaks", "method", "expected_streaks_per_frame"),
+    *("link_threshold", "metrics_port", "metrics_address", "log_format"),
 )
 
 
@@ -44,16 +53,6 @@ def register(app: typer.Typer) -> None:
     app.command("topics")(topics_command)
     app.command("broker")(broker_command_foreground)
     app.command("settings")(settings_command)
-
-
-@contextlib.contextmanager
-def broker_errors() -> Iterator[None]:
-    """Leave with status 1 and the sentence that says what to do, not with a traceback."""
-    try:
-        yield
-    except BrokerError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from None
 
 
 def _rate(text: str) -> str:
@@ -87,6 +86,11 @@ def run_command(
         needlestream run --delivery at-least-once --idle-timeout 30     (the embedded broker; end when all is done)
     """
     configure_logs(settings.log_format)
+    try:
+        check_roots(settings.claim_roots)
+    except RootError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
     from stream.service import Limits, run_worker  # noqa: PLC0415 - with torch and numba: only this command waits
 
     with broker_errors():
@@ -94,7 +98,7 @@ def run_command(
         run_worker(settings, _examiner(settings, weights), Limits(count, idle_timeout))
 
 
-@with_settings(*CONNECTION, *CREATION)
+@with_settings(*CONNECTION, *CREATION, *BELIEF)
 def replay_command(
     *,
     paths: Annotated[list[Path], typer.Argument(exists=True, help="FITS files and folders (searched to the bottom).")],
@@ -119,7 +123,6 @@ def replay_command(
         needlestream replay mosaic_70hdu.fits.fz --split
     """
     from detector.fitsarchive import first_header, split_frames  # noqa: PLC0415 - astropy: only this command waits
-    from detector.fitsheader import Limits  # noqa: PLC0415
     from stream.batch import fits_files  # noqa: PLC0415
 
     configure_logs("console")
@@ -130,7 +133,7 @@ def replay_command(
         sent.file.unlink(missing_ok=True)
         sent = SentFrames(sent.file)
     screen = Console(stderr=True)
-    limits = Limits(max_pixels=settings.max_pixels)
+    limits = frame_limits(settings)
     with broker_errors(), explained(settings):
         check_reachable(settings)
         create_missing_topics(settings)
@@ -220,9 +223,9 @@ def _examiner(settings: Settings, weights: str) -> Examiner:
     from stream.commands.science import load_science  # noqa: PLC0415
     from stream.service import Examiner  # noqa: PLC0415
 
-    science = load_science(settings, weights)
+    science = load_science(settings, weights, link_threshold=settings.link_threshold)
 
-    def read(source: bytes | Path, *, name: str, survey: str | None, extension: int | None) -> Any:
+    def read(source: bytes | BinaryIO, *, name: str, survey: str | None, extension: int | None) -> Any:
         if survey not in {None, "auto", *SURVEYS}:
             raise BadFrame("bad-header", f"header 'survey' is {survey!r}; there are auto, {', '.join(SURVEYS)}")
         profile = SURVEYS.get(survey) if survey else science.survey
@@ -231,7 +234,8 @@ def _examiner(settings: Settings, weights: str) -> Examiner:
     return Examiner(
         read=read,
         examine=science.examine,
-        claim_roots=settings.claim_roots,
+        claims=Claims(settings.claim_roots, settings.max_claim_bytes),
+        max_message_bytes=settings.max_message_bytes,
         program_version=metadata.version("needlestream"),
         weights_versions={weights: science.network.weights.sha256},
     )

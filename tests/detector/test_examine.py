@@ -114,6 +114,21 @@ def test_the_threshold_and_the_flood_limit_drop_rows_and_say_how_many() -> None:
     )
 
 
+def test_candidates_for_the_linker_come_besides_and_change_nothing_of_what_is_published() -> None:
+    frame, deep = sky_with(STREAKS, 2), Search(method="network", threshold=0.5, link_threshold=0.01)
+    alone = examine(frame, Oracle(STREAKS, logit=-3.0), Search(method="network", threshold=0.5))
+    both = examine(frame, Oracle(STREAKS, logit=-3.0), deep)
+    assert len(alone.candidates) == len(both.streaks) == 0
+    assert both.dropped == alone.dropped
+    assert len(both.candidates) == 3
+    assert np.isfinite(both.candidates["score"]).all()
+    flood = examine(frame, Oracle(STREAKS), Search(method="network", many_streaks=2, link_threshold=0.01))
+    assert (len(flood.streaks), len(flood.candidates)) == (2, 1)
+    best = examine(frame, Oracle(STREAKS), Search(method="network", many_streaks=2))
+    assert flood.streaks.tobytes() == best.streaks.tobytes()
+    assert flood.flags == best.flags
+
+
 def test_a_trail_from_border_to_border_is_flagged_as_crossing() -> None:
     trail = np.array([[-40.0, 100.0, 440.0, 180.0]])
     findings = examine(sky_with(trail, 3, electrons=60_000.0), Oracle(trail), Search(method="network"))

@@ -183,11 +183,11 @@ def test_the_limit_on_pixels_is_a_setting():
 def test_a_gzip_bomb_costs_no_more_than_its_headers():
     bomb = gzip.compress(image() + b"\0" * 50_000_000)
     assert len(bomb) < 100_000
-    assert only(bomb, limits=Limits(max_bytes=20_000))
+    assert only(bomb, limits=Limits(max_decompressed_bytes=20_000))
 
 
 def test_a_gzip_that_needs_more_than_the_limit_is_refused():
-    assert reason_of(gzip.compress(image()), limits=Limits(max_bytes=8000)) == "too-large"
+    assert reason_of(gzip.compress(image()), limits=Limits(max_decompressed_bytes=8000)) == "too-large"
 
 
 def test_a_stream_that_points_outside_the_heap_is_refused():

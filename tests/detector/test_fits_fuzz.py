@@ -37,7 +37,7 @@ NUMBERS = ["-1", "0", "1", "3", "999", "65536", "2147483647", "-2147483648", "92
 WORDS = ["'abc'", "'1.5'", "T", "", "'", "(1,2)"]
 REASONS = {"not-fits", "truncated", "bad-header", "too-large", "damaged", "unsupported", "checksum", "no-image"}
 REASONS |= {"zero-size", "one-dimensional", "cube", "all-nan", "constant"}
-LIMITS = Limits(max_pixels=100_000, max_bytes=10_000_000)
+LIMITS = Limits(max_pixels=100_000, max_decompressed_bytes=10_000_000)
 
 
 def survive(data):

@@ -8,7 +8,6 @@ import json
 import sys
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import structlog
@@ -28,7 +27,7 @@ def frame_bytes(exposure="E1", ccd="7", *, hdus=({},), padding=0):
 
 
 def read(source, *, name, survey, extension):
-    content = source.read_bytes() if isinstance(source, Path) else source
+    content = source if isinstance(source, bytes) else source.read()
     try:
         told = json.loads(content)
     except ValueError:

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import re
 from dataclasses import replace
 from importlib import resources
@@ -16,20 +15,23 @@ from hypothesis import strategies as st
 from detector.frame import BadFrame, FrameHeader
 from detector.streaks import STREAK, StreakFlag
 from detector.survey import EUCLID_VIS
+from stream.claims import Claims
 from stream.messages import (
     ALERT_FIELDS,
     Message,
     alert_ids,
-    claimed_file,
+    candidate_lists,
     dead_letter,
     decode,
     examined_summary,
+    field_keys,
     frame_source,
     mjd_tai,
     streak_alerts,
     streak_rows,
 )
 from tests.stream.stand_in import findings, streaks
+from tests.stream.test_skycells import header_at
 
 HEADER = FrameHeader("frames/1/2", 3, (4132, 4096), EUCLID_VIS, exposure="E1", ccd="3-4", mid_time_mjd_tai=60_001.25)
 MESSAGE = Message("frames", 1, 2, b"k", b"SIMPLE", (("name", b"night/a.fits"),), 1_700_000_000_000)
@@ -112,7 +114,9 @@ def test_an_alert_id_depends_on_exposure_ccd_extension_and_whole_pixel_alone():
 def test_without_exposure_or_ccd_the_bytes_stand_for_them(tmp_path):
     rows, nameless = streaks(1, seed=1), replace(HEADER, ccd=None)
     (tmp_path / "frame").write_bytes(b"bytes")
-    assert alert_ids(rows, nameless, b"bytes") == alert_ids(rows, nameless, tmp_path / "frame")
+    with (tmp_path / "frame").open("rb") as file:
+        file.read()
+        assert alert_ids(rows, nameless, b"bytes") == alert_ids(rows, nameless, file)
     assert alert_ids(rows, nameless, b"bytes") != alert_ids(rows, nameless, b"others")
 
 
@@ -165,49 +169,53 @@ def test_a_dead_letter_is_the_message_with_its_reason():
     }
 
 
+def source_of(message, roots=(), limit=100):
+    return frame_source(message, Claims(roots), max_message_bytes=limit)
+
+
 def test_a_claim_check_gives_the_file_under_its_root(tmp_path):
-    file = tmp_path / "a b.fits"
-    file.write_bytes(b"SIMPLE")
-    for uri in (str(file), file.as_uri(), f"file://localhost{tmp_path}/a%20b.fits"):
-        assert frame_source(replace(MESSAGE, value=None, headers=(("uri", uri.encode()),)), [tmp_path]) == file
+    (tmp_path / "frame").write_bytes(b"SIMPLE")
+    with source_of(replace(MESSAGE, value=None, headers=(("uri", f"{tmp_path}/frame".encode()),)), (tmp_path,)) as file:
+        assert file.read() == b"SIMPLE"
 
 
-@pytest.mark.parametrize(
-    "uri",
-    [
-        "file:///etc/passwd",
-        "{root}/../secret",
-        "file://{root}/%2e%2e/secret",
-        "file://elsewhere{root}/frame",
-        "http://localhost/frame",
-        "s3://bucket/frame",
-        "frame",
-        "{root}/link",
-        "{root}/way/secret",
-        "{root}",
-        "{root}/pipe",
-        "{root}evil",
-        "file://{root}/frame%00",
-    ],
-)
-def test_a_claim_that_leaves_its_root_is_refused(tmp_path, uri):
-    root = tmp_path / "root"
-    root.mkdir()
-    (root / "frame").write_bytes(b"SIMPLE")
-    (tmp_path / "secret").write_bytes(b"SIMPLE")
-    (tmp_path / "rootevil").write_bytes(b"SIMPLE")
-    (root / "link").symlink_to(tmp_path / "secret")
-    (root / "way").symlink_to(tmp_path)
-    os.mkfifo(root / "pipe")
-    with pytest.raises(BadFrame) as refused:
-        claimed_file(uri.format(root=root), [root])
-    assert refused.value.reason == "claim-refused"
+def test_a_message_over_the_limit_is_refused_whatever_the_topic_takes():
+    assert source_of(MESSAGE, limit=6) == b"SIMPLE"
+    with pytest.raises(BadFrame, match="max_message_bytes") as refused:
+        source_of(MESSAGE, limit=5)
+    assert refused.value.reason == "too-large"
 
 
-def test_a_claim_of_a_file_that_is_not_there_says_so_and_without_roots_none_is_followed(tmp_path):
-    with pytest.raises(BadFrame, match="no such file") as missing:
-        claimed_file(str(tmp_path / "none"), [tmp_path])
-    assert missing.value.reason == "claim-missing"
-    (tmp_path / "frame").write_bytes(b"x")
-    with pytest.raises(BadFrame, match="claim_roots"):
-        claimed_file(str(tmp_path / "frame"), [])
+def test_candidates_of_a_frame_are_one_message_with_ids_of_their_own():
+    found = replace(findings(HEADER, streaks(2, seed=1)), candidates=streaks(30, seed=2))
+    (candidates,) = candidate_lists(found, MESSAGE, b"SIMPLE", 1.0)
+    alerts = [decode(output.value)[0] for output in streak_alerts(found, MESSAGE, b"SIMPLE", 1.0)]
+    records = decode(candidates.value)
+    assert (candidates.topic, candidates.key) == ("candidates", alerts_of(streaks(1, 1))[0].key)
+    assert same(streak_rows(records), found.candidates)
+    assert same(streak_rows(alerts), found.streaks)
+    assert len({record["alertId"] for record in [*records, *alerts]}) == 32
+    assert [a["alertId"] for a in alerts] == [decode(o.value)[0]["alertId"] for o in alerts_of(streaks(2, seed=1))]
+    assert candidate_lists(replace(found, candidates=streaks(0, 1)), MESSAGE, b"SIMPLE", 1.0) == []
+
+
+SHAPE_HEADER = ("frame-shape", b"4100,2048")
+
+
+def test_a_frame_without_a_field_goes_to_its_cell_and_its_candidates_to_the_cells_that_it_touches():
+    header = replace(header_at(0.01, 2.5), exposure="E1", ccd="1")
+    found = replace(findings(header, streaks(2, seed=1)), candidates=streaks(3, seed=2))
+    home, other = field_keys(header)
+    assert {output.key for output in streak_alerts(found, MESSAGE, b"x", 1.0)} == {home.encode()}
+    own, copy = candidate_lists(found, MESSAGE, b"x", 1.0)
+    assert (own.key, own.headers, len(decode(own.value))) == (home.encode(), (SHAPE_HEADER,), 3)
+    assert (copy.key, len(decode(copy.value))) == (other.encode(), 5)
+    assert copy.headers == (SHAPE_HEADER, ("copy-of", home.encode()))
+
+
+def test_the_key_is_the_field_then_the_cell_then_the_exposure():
+    here = header_at(2.5, 2.5)
+    assert field_keys(replace(here, field="F", exposure="E")) == ("F",)
+    assert field_keys(replace(here, exposure="E"))[0].startswith("cell-")
+    assert field_keys(replace(here, wcs=None, exposure="E")) == ("E",)
+    assert field_keys(replace(here, wcs=None)) == (here.name,)

@@ -241,7 +241,7 @@ def test_the_topics_of_a_broker_that_has_just_started_can_be_shown(tmp_path):
     create_missing_topics(settings)
     states = topic_states(settings)
     broker.stop()
-    assert [state.lag for state in states] == [0, None, None, None]
+    assert {state.name: state.lag for state in states if state.lag is not None} == {settings.topic(FRAMES): 0}
 
 
 def test_the_metrics_count_what_the_topics_hold(kafka_settings, monkeypatch):

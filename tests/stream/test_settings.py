@@ -1,11 +1,13 @@
 """Every knob once: command line > environment > file > default."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from stream.cli import app
+from stream.commands.options import frame_limits
 from stream.settings import Settings, SettingsError, load_settings, sources
 
 
@@ -58,7 +60,9 @@ def test_claim_roots_are_folders_or_uris_separated_by_commas(roots):
 
 def test_settings_shows_each_setting_with_its_origin_and_no_secret(tmp_path, monkeypatch):
     config = tmp_path / "night.toml"
-    config.write_text('sasl_password = "hay&stack"\n')
+    secrets = ("sasl_password", "sasl_oauth_token", "sasl_oauth_client_secret", "tls_key_password")
+    assert set(secrets) == {n for n, f in Settings.model_fields.items() if "SecretStr" in str(f.annotation)}
+    config.write_text("".join(f'{name} = "hay&stack"\n' for name in secrets))
     monkeypatch.setenv("NEEDLESTREAM_TOPIC_PREFIX", "night.")
     result = CliRunner().invoke(app, ["settings", "--config", str(config)])
     assert result.exit_code == 0
@@ -67,7 +71,29 @@ def test_settings_shows_each_setting_with_its_origin_and_no_secret(tmp_path, mon
     assert set(Settings.model_fields) <= set(lines)
     assert "night." in lines["topic_prefix"]
     assert "environment" in lines["topic_prefix"]
-    assert "*****" in lines["sasl_password"]
+    assert all("*****" in lines[name] for name in secrets)
+    assert "hay&stack" not in repr(load_settings(config, {}))
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"security_protocol": "SASL_SSL"}, "sasl_mechanism must then be set"),
+        ({"sasl_mechanism": "PLAIN"}, "security_protocol must then be SASL_SSL"),
+        ({"security_protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "sasl_username": "u"}, "sasl_password"),
+        ({"security_protocol": "SASL_SSL", "sasl_mechanism": "OAUTHBEARER"}, "needs one of sasl_oauth_token"),
+    ],
+)
+def test_half_a_login_is_a_mistake_that_says_what_lacks(given, says):
+    with pytest.raises(SettingsError, match=says):
+        load_settings(None, given)
+
+
+def test_no_secret_is_an_option_of_a_command():
+    for command in ("run", "replay", "topics"):
+        shown = CliRunner().invoke(app, [command, "--help"]).output
+        assert "--bootstrap-servers" in shown
+        assert not any(word in shown for word in ("password", "--sasl-oauth-token ", "client-secret"))
 
 
 @pytest.mark.parametrize("command", ["run", "replay", "topics", "broker", "settings"])
@@ -90,3 +116,24 @@ def test_a_wrong_setting_is_a_usage_error():
     result = CliRunner().invoke(app, ["topics", "--bootstrap-servers", "127.0.0.1:1", "--partitions", "0"])
     assert result.exit_code == 2
     assert "partitions" in result.output
+
+
+def test_the_limits_on_a_file_are_those_of_the_settings():
+    given = {"max_pixels": 11, "max_hdus": 12, "max_header_bytes": 5000, "max_decompressed_bytes": 6000}
+    assert dataclasses.asdict(frame_limits(load_settings(None, given))) == given
+
+
+SECURITY = ("security_", "sasl_", "tls_", "claim_", "metrics_", "max_pixels", "max_hdus", "max_header", "max_dec")
+SECURITY += ("max_claim", "max_message")
+
+
+def test_the_page_of_settings_lists_all_with_the_test_of_each_that_has_to_do_with_security():
+    page = Path(__file__).parents[2] / "docs" / "settings.md"
+    rows = [line.strip("| \n").split(" | ") for line in page.read_text().splitlines() if line.startswith("| `")]
+    told = {row[0].strip("`"): row for row in rows}
+    assert list(told) == list(Settings.model_fields)
+    for name, field in Settings.model_fields.items():
+        assert field.description in told[name]
+        if name.startswith(SECURITY):
+            test = page.parents[1] / told[name][-1].strip("` ")
+            assert name in test.read_text(), f"{test.name} does not speak of {name}"
