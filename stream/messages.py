@@ -41,6 +41,11 @@ STREAKS = "streaks"
 EXAMINED = "frames.examined"
 REJECTED = "frames.rejected"
 TOPICS = (FRAMES, STREAKS, EXAMINED, REJECTED)
+ANSWER_TOPICS = (EXAMINED, REJECTED)
+
+# Headers that are ours: how many summaries and dead letters a message led to; which dead letter is sent again.
+ANSWERS = "answers"
+REPLAY_OF = "replay-of"
 
 SCHEMA_VERSION = "1/0"
 MAX_DETAIL_CHARACTERS = 2000
@@ -238,7 +243,7 @@ def examined_summary(
 
 
 def dead_letter(message: Message, bad: BadFrame, *, extension: int | None) -> Output:
-    """Give the rejected message: key, value and headers untouched, the reason in further headers."""
+    """Give the rejected message: key, value and headers untouched, the reason in further headers behind them."""
     why = {
         "reason": bad.reason,
         "detail": bad.detail[:MAX_DETAIL_CHARACTERS],
@@ -248,8 +253,19 @@ def dead_letter(message: Message, bad: BadFrame, *, extension: int | None) -> Ou
     }
     if extension is not None:
         why["extension"] = str(extension)
-    kept = tuple(pair for pair in message.headers if pair[0] not in why)
-    return Output(REJECTED, message.key, message.value, kept + tuple((k, v.encode()) for k, v in why.items()))
+    return Output(
+        REJECTED, message.key, message.value, message.headers + tuple((k, v.encode()) for k, v in why.items())
+    )
+
+
+def counted(outputs: Sequence[Output]) -> list[Output]:
+    """Give the outputs with the number of all answers to the message in the headers of each answer."""
+    answers = sum(output.topic in ANSWER_TOPICS for output in outputs)
+    header = (ANSWERS, str(answers).encode())
+    return [
+        replace(output, headers=(*output.headers, header)) if output.topic in ANSWER_TOPICS else output
+        for output in outputs
+    ]
 
 
 def alert_ids(streaks: NDArray[np.void], header: FrameHeader, source: bytes | Path) -> list[str]:

@@ -21,6 +21,7 @@ from stream.broker import BrokerError, Feed, check_reachable, explained
 from stream.commands.options import CONNECTION, CREATION, config_annotation, settings_or_exit, with_settings
 from stream.embedded import ADDRESS, broker_command
 from stream.logs import configure_logs
+from stream.machine import MachineError
 from stream.messages import FRAMES
 from stream.settings import Settings, sources
 from stream.topics import create_missing_topics, topic_states
@@ -51,7 +52,7 @@ def broker_errors() -> Iterator[None]:
     """Leave with status 1 and the sentence that says what to do, not with a traceback."""
     try:
         yield
-    except BrokerError as error:
+    except (BrokerError, MachineError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
 
