@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 TOGETHER = 500  # small messages taken from the client at once
 POLL_MS = 500
+NEVER_MS = 2**63 - 1
 
 
 class LogReader:
@@ -52,9 +53,10 @@ class LogReader:
         self.first_ms: dict[int, int] = {}
 
     @property
-    def cut(self) -> bool:
-        """Whether retention has taken something away."""
-        return any(self.starts.values())
+    def horizon_ms(self) -> int:
+        """After reading: nothing older than this is sure to be there still (0: retention has taken nothing away)."""
+        cut = [partition.partition for partition, start in self.starts.items() if start > 0]
+        return max((self.first_ms.get(partition, NEVER_MS) for partition in cut), default=0)
 
     def __iter__(self) -> Iterator[Message]:
         """Give every committed message that the topic held when it was opened, partitions interleaved."""
@@ -89,7 +91,7 @@ class LogReader:
         finally:
             self.consumer.resume(*others)
 
-    def first_offset_after(self, unix_ms: int) -> dict[int, int]:
+    def first_offsets_since(self, unix_ms: int) -> dict[int, int]:
         """Give for each partition the first offset whose message is not older; the end where there is none."""
         found = self.consumer.offsets_for_times(dict.fromkeys(self.partitions, unix_ms))
         return {
@@ -120,7 +122,7 @@ class LogReader:
 
 def _log_ends(settings: Settings, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
     """Give the ends of the logs, open transactions included."""
-    consumer = KafkaConsumer(**client_options(settings), isolation_level="read_uncommitted")
+    consumer = KafkaConsumer(**client_options(settings), isolation_level="read_uncommitted", enable_auto_commit=False)
     try:
         return dict(consumer.end_offsets(partitions))
     finally:

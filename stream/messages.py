@@ -243,7 +243,10 @@ def examined_summary(
 
 
 def dead_letter(message: Message, bad: BadFrame, *, extension: int | None) -> Output:
-    """Give the rejected message: key, value and headers untouched, the reason in further headers behind them."""
+    """Give the rejected message: key, value and headers untouched, the reason in further headers behind them.
+
+    A header of the sender's that has the name of one of those gives way.
+    """
     why = {
         "reason": bad.reason,
         "detail": bad.detail[:MAX_DETAIL_CHARACTERS],
@@ -253,9 +256,8 @@ def dead_letter(message: Message, bad: BadFrame, *, extension: int | None) -> Ou
     }
     if extension is not None:
         why["extension"] = str(extension)
-    return Output(
-        REJECTED, message.key, message.value, message.headers + tuple((k, v.encode()) for k, v in why.items())
-    )
+    kept = tuple(pair for pair in message.headers if pair[0] not in why)
+    return Output(REJECTED, message.key, message.value, kept + tuple((k, v.encode()) for k, v in why.items()))
 
 
 def counted(outputs: Sequence[Output]) -> list[Output]:

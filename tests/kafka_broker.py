@@ -92,6 +92,9 @@ class KafkaBroker:
     folder: Path
     libs: Path = field(default_factory=find_libs)
     port: int = field(default_factory=free_port)
+    controller: int = field(default_factory=free_port)
+    properties: str = ""  # more lines for its properties; the last of a name counts
+    format_options: tuple[str, ...] = ()
     process: subprocess.Popen | None = None
 
     @property
@@ -122,13 +125,15 @@ class KafkaBroker:
         self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "log4j2.yaml").write_text(LOGGING)
         (self.folder / "server.properties").write_text(
-            PROPERTIES.format(port=self.port, controller=free_port(), folder=self.folder)
+            PROPERTIES.format(port=self.port, controller=self.controller, folder=self.folder) + self.properties
         )
         # An id that begins with a dash would be taken for an option.
         cluster = "N" + secrets.token_urlsafe(16)[1:]
         properties = str(self.folder / "server.properties")
         tool = "kafka.tools.StorageTool", "format", "--standalone", "--cluster-id", cluster, "--config", properties
-        done = subprocess.run(self._java(*tool), capture_output=True, text=True, timeout=START_S, check=False)
+        done = subprocess.run(
+            self._java(*tool, *self.format_options), capture_output=True, text=True, timeout=START_S, check=False
+        )
         assert done.returncode == 0, f"the storage of the broker could not be made: {done.stdout}{done.stderr}"
 
     def _java(self, *arguments: str) -> list[str]:
