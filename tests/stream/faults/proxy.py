@@ -56,15 +56,25 @@ class Proxy:
     """Listens on a port of the loopback address and passes everything on to another one."""
 
     def __init__(self, port, target_port):
+        self.port = port
         self.target_port = target_port
         self.connections = []
-        self.listener = socket.create_server(("127.0.0.1", port), backlog=64)
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.listen()
 
-    def _accept(self):
+    def listen(self):
+        self.listener = socket.create_server(("127.0.0.1", self.port), backlog=64)
+        threading.Thread(target=self._accept, args=(self.listener,), daemon=True).start()
+
+    def refuse(self):
+        """Take no connections any more, as a machine does on which nobody listens."""
+        with contextlib.suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.listener.close()
+
+    def _accept(self, listener):
         with contextlib.suppress(OSError):
             while True:
-                client, _ = self.listener.accept()
+                client, _ = listener.accept()
                 try:
                     broker = socket.create_connection(("127.0.0.1", self.target_port), timeout=5)
                 except OSError:
@@ -88,7 +98,7 @@ class Proxy:
         return len(chosen)
 
     def close(self):
-        self.listener.close()
+        self.refuse()
         for each in self.connections:
             each.close()
 

@@ -1,7 +1,7 @@
 """Frames for the fault runs, and the worker that examines them: `needlestream run` but for the networks.
 
-Frames are real FITS of 256 x 256 pixels, read by the real reader; how many streaks are in one, and how long it takes, is
-written in its header. As a program (`python -m tests.stream.faults.worker`) it is a worker with settings from the
+Frames are real FITS of 256 x 256 pixels, read by the real reader; how many streaks are in one, and how long it takes,
+is written in its header. As a program (`python -m tests.stream.faults.worker`) it is a worker with settings from the
 environment, that leaves as the command does: status 0, or 1 with a sentence.
 """
 
