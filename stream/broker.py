@@ -387,6 +387,9 @@ class ExactlyOnce:
             **producer_options(settings),
             transactional_id=transactional_id,
             transaction_timeout_ms=int(settings.transaction_timeout_s * 1000),
+            # What is older is aborted by the broker anyway. Two minutes, as by default, are also what the client spends
+            # when it sometimes does not find its way back to a broker that was away; a new worker finds it at once.
+            delivery_timeout_ms=int(max(settings.transaction_timeout_s, settings.request_timeout_s) * 1000) + 1000,
         )
         self.producer.init_transactions()
 

@@ -277,7 +277,8 @@ def _count(night):
     """Compare the topics with what was sent, by the sender's own names; gives what is lost, doubled, and given up."""
     settings = night.settings
     names = {(r.partition, r.offset): dict(r.headers)["name"].decode() for r in read_all(settings, FRAMES)}
-    wrong_frames = (Counter(names.values()) - Counter(night.sent)) + (Counter(night.sent) - Counter(names.values()))
+    counts, told = Counter(names.values()), Counter(list(night.sent))
+    wrong_frames = (counts - told) + (told - counts)
     assert not wrong_frames, f"the sender itself lost or doubled: {wrong_frames}"
     letters = [
         {name: value.decode("utf-8", "replace") for name, value in record.headers}
