@@ -70,10 +70,14 @@ def examine(frame):
     return findings(frame.header, streaks(int(frame.header.filter_name), seed=3))
 
 
+def examiner():
+    return replace(EXAMINER, read=read, examine=examine)
+
+
 def main():
     configure_logs("json")
     try:
-        run_worker(load_settings(None, {}), replace(EXAMINER, read=read, examine=examine), Limits())
+        run_worker(load_settings(None, {}), examiner(), Limits())
     except (BrokerError, MachineError) as error:
         sys.exit(f"error: {error}")
 
