@@ -7,7 +7,7 @@ FRAMES ?=
 OUT ?= demo-output
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench kafka clean
+.PHONY: help demo test check bench faults kafka clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
@@ -43,6 +43,11 @@ check: $(VENV)/.dev ## ruff, mypy, import-linter
 
 bench: $(VENV)/.dev ## speed and memory, each beside a peer or a measured limit of this machine
 	for each in benchmarks/bench_*.py; do $(BIN)/python $$each || exit 1; done
+
+faults: $(VENV)/.dev ## 200 faults on Apache Kafka, 1,000 bad messages, 10,000 damaged files; about half an hour
+	$(BIN)/python -m tests.stream.faults --faults 200
+	NEEDLESTREAM_BAD_MESSAGES=1000 $(BIN)/python -m pytest -q tests/stream/faults/test_bad_messages.py
+	$(BIN)/python -m tests.detector.damaged --files 10000
 
 kafka: ## the Apache Kafka that the tests use, by Maven, into .kafka/
 	mvn -q -f deploy/kafka/pom.xml dependency:copy-dependencies -DoutputDirectory=$(CURDIR)/.kafka/libs

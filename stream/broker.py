@@ -8,8 +8,10 @@ the message, with the same alert ids.
 
 How it fails at night. A worker that the group gave up on (stopped too long, or busy with one frame for longer than
 ``max_poll_interval_s``) is told so when it commits: nothing of its frame is published, it leaves with an error and is
-to be started again. One that dies in the middle of a transaction leaves it open: who takes over its partitions cannot
-be told their offsets until the broker aborts it (``transaction_timeout_s`` and up to ten seconds), and waits that long.
+to be started again. A frame that takes its workers down is known by the note that each leaves with the group before it
+begins (``Source.begin``): to be killed leaves it there; to finish, or to stop for another reason, takes it away. A
+worker that dies in the middle of a transaction leaves it open: who takes over its partitions cannot be told their
+offsets until the broker aborts it (``transaction_timeout_s`` and up to ten seconds), and waits that long.
 A broker that goes away is waited for until the client's delivery time-out (two minutes) is over; then the worker
 leaves, with nothing acknowledged.
 """
@@ -17,14 +19,17 @@ leaves, with nothing acknowledged.
 from __future__ import annotations
 
 import contextlib
+import json
+import threading
 import time
 import uuid
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
-from kafka.structs import OffsetAndMetadata
+from kafka.structs import MemberState, OffsetAndMetadata
 
 from stream.handshake import HandshakeError, login_options, shake_hands, tls_context
 from stream.messages import Message
@@ -53,6 +58,8 @@ FETCH_BYTES = 1 << 20
 
 SETTLE_S = 1.0  # one attempt to learn the committed offsets; in between a worker sees that it shall stop
 ABORT_S = 10.0  # how often a broker looks for transactions that are over time, unless told otherwise
+NOTE_S = 30.0  # for the note that a frame is begun; then the frame is put back and the broker waited for
+LAST_WORD_S = 5.0  # for what is tried once more on the way out
 
 
 class BrokerError(Exception):
@@ -160,8 +167,8 @@ class Source:
     """A member of the consumer group: gives the frame messages of its partitions, one at a time.
 
     A worker that was stopped in the middle of a rebalance and joins again may keep its old positions, and the broker
-    would accept its commits. So whenever the group's generation changes, every partition is first sought to its
-    committed offset, and commits carry the metadata taken then.
+    would accept its commits. So each time it is taken in, every partition is first sought to its committed offset, and
+    commits carry the metadata of then. What was fetched before that is dropped, and comes again.
     """
 
     def __init__(self, settings: Settings, topic: str) -> None:
@@ -181,29 +188,44 @@ class Source:
             allow_auto_create_topics=False,
         )
         self.consumer.subscribe([topic], listener=_Announcer())
+        self.name = uuid.uuid4().hex
         self.group: ConsumerGroupMetadata = self.consumer.group_metadata()
+        self.joined = False  # taken in by the group and told where to begin (with no partition, perhaps)
+        self.notes: dict[TopicPartition, Note] = {}
         self.patience_s = settings.transaction_timeout_s + ABORT_S + settings.request_timeout_s
         self.unsettled_since: float | None = None
-
-    @property
-    def joined(self) -> bool:
-        """Whether the group has taken this worker in and told it where to begin (it may have no partition)."""
-        return self.group.generation_id >= 0 and self.unsettled_since is None
 
     def take(self, timeout_s: float) -> Message | None:
         """Give the next message, or None when none came in time."""
         records = self.consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=1)
-        group = self.consumer.group_metadata()
-        if group.generation_id != self.group.generation_id:
-            self._start_from_committed(group)
+        if not self._is_member():
             return None
-        for partition, batch in records.items():
-            record = batch[0]
-            headers = tuple((name, bytes(value or b"")) for name, value in record.headers or ())
-            return Message(
-                partition.topic, partition.partition, record.offset, record.key, record.value, headers, record.timestamp
-            )
+        return next((received(batch[0]) for batch in records.values()), None)
+
+    def begin(self, message: Message) -> int | None:
+        """Note with the group that this worker has the message in hand; gives how many died with it in hand before.
+
+        None when the note was not surely taken: nothing may be done with the message, which comes again.
+        """
+        deaths = self._deaths(message)
+        note = Note(message.offset, deaths, self.name)
+        failure = self._note(message, note, NOTE_S)
+        if failure is None:
+            self.notes[_partition(message)] = note
+            return deaths
+        log.warning("message put back: its beginning could not be noted", name=message.name, why=str(failure))
+        self.joined = False
+        if not isinstance(failure, _THOUGHT_DEAD):
+            # Still on its way, the note might arrive when the message is long done, and turn the offset back: a new
+            # member's generation makes it void.
+            self.consumer.unsubscribe()
+            self.consumer.subscribe([message.topic], listener=_Announcer())
         return None
+
+    def put_back(self, message: Message) -> None:
+        """Take the note away, so that the end of this worker is not laid to the message; as far as the broker hears."""
+        failure = self._note(message, Note(message.offset, self._deaths(message), None), LAST_WORD_S)
+        log.info("message put back", name=message.name, noted=failure is None)
 
     def lag(self) -> dict[int, int]:
         """Give for each assigned partition how many messages are still to come, as far as is known."""
@@ -220,26 +242,46 @@ class Source:
         """Leave the group, without committing anything."""
         self.consumer.close(autocommit=False, timeout_ms=5000)
 
+    def _is_member(self) -> bool:
+        """Say whether the group has this worker as it had it when the positions were taken from the committed offsets.
+
+        If it has not, they are taken again as soon as it is a member and the broker tells them.
+        """
+        group = self.consumer.group_metadata()
+        if group.state is not MemberState.STABLE:
+            self.joined = False
+            return False
+        if self.joined and (group.generation_id, group.member_id) == (self.group.generation_id, self.group.member_id):
+            return True
+        self.joined = False
+        self._start_from_committed(group)
+        return False
+
     def _start_from_committed(self, group: ConsumerGroupMetadata) -> None:
         """Take over the generation once the committed offsets are known; until then the next ``take`` tries again.
 
         They are not while a transaction holds them that a dead worker left open.
         """
         try:
-            offsets = {
-                partition: self.consumer.committed(partition, timeout_ms=int(SETTLE_S * 1000))
-                for partition in self.consumer.assignment()
-            }
+            committed = {partition: self._committed(partition) for partition in self.consumer.assignment()}
         except kafka_errors.KafkaTimeoutError:
             self._wait_for_offsets()
             return
-        for partition, committed in offsets.items():
-            if committed is None:
+        for partition, offset in committed.items():
+            if offset is None:
                 self.consumer.seek_to_beginning(partition)
             else:
-                self.consumer.seek(partition, committed)
+                self.consumer.seek(partition, offset.offset)
+        self.notes = {partition: note_of(offset) for partition, offset in committed.items() if offset is not None}
         self.group = group
+        self.joined = True
         self.unsettled_since = None
+
+    def _committed(self, partition: TopicPartition) -> OffsetAndMetadata | None:
+        # A request that was given up on is kept by the client, and its answer, maybe of before the rebalance, is given
+        # to whoever asks next. Asking until there is one empties that place; the second question is put anew.
+        self.consumer.committed(partition, timeout_ms=int(SETTLE_S * 1000))
+        return self.consumer.committed(partition, metadata=True, timeout_ms=int(SETTLE_S * 1000))
 
     def _wait_for_offsets(self) -> None:
         now = time.monotonic()
@@ -251,6 +293,47 @@ class Source:
                 f"no committed offsets from the broker for {self.patience_s:g} s: it is away, or a worker that died "
                 "with a longer transaction_timeout_s than this one's left its transaction open"
             )
+
+    def _deaths(self, message: Message) -> int:
+        note = self.notes.get(_partition(message))
+        if note is None or note.offset != message.offset:
+            return 0
+        return note.deaths + (note.worker not in {None, self.name})
+
+    def _note(self, message: Message, note: Note, patience_s: float) -> Exception | None:
+        """Commit the message's own offset with a note beside it, in one attempt; gives what went wrong."""
+        offset = OffsetAndMetadata(message.offset, note.text(), -1)
+        answered = threading.Event()
+        future = self.consumer.commit_async({_partition(message): offset}, callback=lambda *_: None)
+        future.add_both(lambda _: answered.set())
+        if not answered.wait(patience_s):
+            return kafka_errors.KafkaTimeoutError(f"no answer from the group's coordinator in {patience_s:g} s")
+        if future.succeeded() and future.value is not None:
+            # What succeeded is the search for the coordinator: of a commit behind it nothing is heard.
+            return kafka_errors.CoordinatorNotAvailableError("the group's coordinator was not known")
+        return future.exception
+
+
+@dataclass(frozen=True)
+class Note:
+    """What the group keeps beside a committed offset: who has that message in hand, how many died with it before."""
+
+    offset: int
+    deaths: int
+    worker: str | None
+
+    def text(self) -> str:
+        """Give it as the metadata of a committed offset."""
+        return json.dumps({"deaths": self.deaths, "worker": self.worker})
+
+
+def note_of(committed: OffsetAndMetadata) -> Note:
+    """Give the note beside a committed offset; one without deaths where there is none, or somebody else's."""
+    try:
+        told = json.loads(committed.metadata or "{}")
+        return Note(committed.offset, int(told.get("deaths", 0)), told.get("worker"))
+    except (ValueError, TypeError, AttributeError):
+        return Note(committed.offset, 0, None)
 
 
 class _Announcer(ConsumerRebalanceListener):
@@ -309,6 +392,9 @@ class ExactlyOnce:
             **producer_options(settings),
             transactional_id=transactional_id,
             transaction_timeout_ms=int(settings.transaction_timeout_s * 1000),
+            # What is older is aborted by the broker anyway. Two minutes, as by default, are also what the client spends
+            # when it sometimes does not find its way back to a broker that was away; a new worker finds it at once.
+            delivery_timeout_ms=int(max(settings.transaction_timeout_s, settings.request_timeout_s) * 1000) + 1000,
         )
         self.producer.init_transactions()
 
@@ -374,7 +460,17 @@ class Feed:
 
 def next_offset(message: Message) -> dict[TopicPartition, OffsetAndMetadata]:
     """Give what is committed once a message is done: the offset after it."""
-    return {TopicPartition(message.topic, message.partition): OffsetAndMetadata(message.offset + 1, "", -1)}
+    return {_partition(message): OffsetAndMetadata(message.offset + 1, "", -1)}
+
+
+def received(record: Any) -> Message:
+    """Give what the client hands out as a message."""
+    headers = tuple((name, bytes(value or b"")) for name, value in record.headers or ())
+    return Message(record.topic, record.partition, record.offset, record.key, record.value, headers, record.timestamp)
+
+
+def _partition(message: Message) -> TopicPartition:
+    return TopicPartition(message.topic, message.partition)
 
 
 def publish(producer: KafkaProducer, outputs: Sequence[Output], settings: Settings) -> None:

@@ -43,11 +43,16 @@ TRACKS = "tracks"
 EXAMINED = "frames.examined"
 REJECTED = "frames.rejected"
 TOPICS = (FRAMES, STREAKS, CANDIDATES, TRACKS, EXAMINED, REJECTED)
+ANSWER_TOPICS = (EXAMINED, REJECTED)
 
 # Headers of streaks and candidates: rows and columns of their frame, which tell the linker what it could have shown; of
 # a list that a neighbouring cell of the sky gets too: whose it is.
 FRAME_SHAPE = "frame-shape"
 COPY_OF = "copy-of"
+
+# Headers that are ours: how many summaries and dead letters a message led to; which dead letter is sent again.
+ANSWERS = "answers"
+REPLAY_OF = "replay-of"
 
 SCHEMA_VERSION = "1/0"
 MAX_DETAIL_CHARACTERS = 2000
@@ -262,7 +267,10 @@ def examined_summary(
 
 
 def dead_letter(message: Message, bad: BadFrame, *, extension: int | None) -> Output:
-    """Give the rejected message: key, value and headers untouched, the reason in further headers."""
+    """Give the rejected message: key, value and headers untouched, the reason in further headers behind them.
+
+    A header of the sender's that has the name of one of those gives way.
+    """
     why = {
         "reason": bad.reason,
         "detail": bad.detail[:MAX_DETAIL_CHARACTERS],
@@ -274,6 +282,16 @@ def dead_letter(message: Message, bad: BadFrame, *, extension: int | None) -> Ou
         why["extension"] = str(extension)
     kept = tuple(pair for pair in message.headers if pair[0] not in why)
     return Output(REJECTED, message.key, message.value, kept + tuple((k, v.encode()) for k, v in why.items()))
+
+
+def counted(outputs: Sequence[Output]) -> list[Output]:
+    """Give the outputs with the number of all answers to the message in the headers of each answer."""
+    answers = sum(output.topic in ANSWER_TOPICS for output in outputs)
+    header = (ANSWERS, str(answers).encode())
+    return [
+        replace(output, headers=(*output.headers, header)) if output.topic in ANSWER_TOPICS else output
+        for output in outputs
+    ]
 
 
 def alert_ids(streaks: NDArray[np.void], header: FrameHeader, source: bytes | BinaryIO) -> list[str]:

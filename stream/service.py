@@ -5,7 +5,9 @@ rejected (one dead letter with the reason), and the message's offset is committe
 
 How it fails at night: a frame that can never be read (``BadFrame``) is rejected and the stream goes on. Everything else
 (GPU, disk, broker, a defect of ours) leaves the loop with nothing acknowledged for the message in hand; the next worker
-gets it again. SIGTERM lets the message in hand be finished, then the worker leaves the group.
+gets it again. A message that took down so many workers as ``DEATHS_TO_REJECT`` (killed for memory, crashed in native
+code, stopped by a defect) is rejected unread. SIGTERM lets the message in hand be finished, then the worker leaves the
+group.
 """
 
 from __future__ import annotations
@@ -21,10 +23,12 @@ import structlog
 from detector.frame import BadFrame
 from stream.broker import DELIVERIES, Source, check_reachable, explained
 from stream.claims import Claims
+from stream.machine import MachineError, machine_fault
 from stream.messages import (
     FRAMES,
     as_message_says,
     candidate_lists,
+    counted,
     dead_letter,
     examined_summary,
     frame_source,
@@ -48,6 +52,7 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 POLL_S = 0.5  # how soon a worker without messages notices that it shall stop
+DEATHS_TO_REJECT = 3
 
 
 class Read(Protocol):
@@ -135,7 +140,10 @@ def serve(
             elif limits.idle_timeout_s is not None and time.monotonic() - waiting_since > limits.idle_timeout_s:
                 break
             continue
-        answer = answer_to(message, examiner)
+        deaths = source.begin(message)
+        if deaths is None:
+            continue
+        answer = killer(message, deaths) if deaths >= DEATHS_TO_REJECT else _answer(message, examiner, source, deaths)
         started = time.monotonic()
         delivery.deliver(answer.outputs, message)
         _report(message, answer, metrics, time.monotonic() - started, examiner.clock())
@@ -183,7 +191,31 @@ def answer_to(message: Message, examiner: Examiner) -> Answer:
     finally:
         if not isinstance(source, bytes):
             source.close()
-    return Answer(tuple(outputs), tuple(findings), tuple(rejects), spent)
+    return Answer(tuple(counted(outputs)), tuple(findings), tuple(rejects), spent)
+
+
+def killer(message: Message, deaths: int) -> Answer:
+    """Give the answer to a message that took its workers down: a dead letter, without a look at it."""
+    bad = BadFrame(
+        "killed-worker",
+        f"{deaths} workers ended with this message in hand, none of them finished it: killed (for memory?), crashed in "
+        "native code, stopped by an error, or silent for too long; their logs name it as 'message begun'",
+    )
+    return Answer(tuple(counted([dead_letter(message, bad, extension=None)])), (), (bad,), {})
+
+
+def _answer(message: Message, examiner: Examiner, source: Source, deaths: int) -> Answer:
+    """Give the answer to a message; a fault of the machine comes out as such, and is not laid to the message."""
+    log.info("message begun", name=message.name, deaths=deaths)
+    try:
+        return answer_to(message, examiner)
+    except (OSError, RuntimeError, MemoryError) as error:
+        fault = machine_fault(error)
+        if fault is None:
+            raise
+        if not fault.by_frame:
+            source.put_back(message)
+        raise MachineError(f"{message.name}: {fault.advice} Nothing of it was acknowledged ({error})") from error
 
 
 def _frames(source: bytes | BinaryIO, message: Message, examiner: Examiner) -> Iterator[Frame | BadFrame]:

@@ -5,16 +5,17 @@ At night it sees what every other subscriber sees: committed records alone where
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kafka import KafkaConsumer, TopicPartition
 
-from stream.broker import client_options
-from stream.messages import Message
+from stream.broker import client_options, received
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stream.messages import Message
     from stream.settings import Settings
 
 
@@ -36,16 +37,8 @@ class Subscriber:
         """Give what has come; at the latest after this time, then maybe nothing."""
         records = self.consumer.poll(timeout_ms=int(timeout_s * 1000))
         return [
-            Message(
-                partition.topic.removeprefix(self.settings.topic_prefix),
-                partition.partition,
-                record.offset,
-                record.key,
-                record.value,
-                tuple((name, bytes(value or b"")) for name, value in record.headers or ()),
-                record.timestamp,
-            )
-            for partition, batch in records.items()
+            replace(received(record), topic=record.topic.removeprefix(self.settings.topic_prefix))
+            for batch in records.values()
             for record in batch
         ]
 

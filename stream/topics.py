@@ -68,6 +68,29 @@ def create_missing_topics(settings: Settings) -> list[str]:
         return made
 
 
+def create_log_of_keys(settings: Settings, name: str) -> None:
+    """Create a topic, if it is missing, that keeps the last message of each key for good."""
+    with administration(settings) as admin, contextlib.suppress(TopicAlreadyExistsError):
+        if settings.topic(name) not in set(admin.list_topics()):
+            wanted = {
+                "num_partitions": 1,
+                "replication_factor": settings.replication_factor,
+                "configs": {"cleanup.policy": "compact"},
+            }
+            admin.create_topics({settings.topic(name): wanted}, wait_for_metadata=True)
+
+
+def committed_offsets(settings: Settings) -> dict[int, int]:
+    """Give the group's committed offset for each partition of ``frames`` that has one."""
+    with administration(settings) as admin:
+        (described,) = admin.describe_topics([settings.topic(FRAMES)])
+        partitions = [
+            TopicPartition(settings.topic(FRAMES), part["partition_index"]) for part in described["partitions"]
+        ]
+        group = _patiently(lambda: admin.list_group_offsets({settings.group_id: partitions}))[settings.group_id]
+    return {partition.partition: entry.offset for partition, entry in group.items() if entry.offset >= 0}
+
+
 def topic_states(settings: Settings) -> list[TopicState]:
     """Give the state of each of our topics."""
     with administration(settings) as admin:

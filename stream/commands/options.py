@@ -17,6 +17,7 @@ from pydantic import SecretStr
 
 from detector.fitsheader import Limits
 from stream.broker import BrokerError
+from stream.machine import MachineError
 from stream.settings import ENVIRONMENT_PREFIX, Settings, SettingsError, load_settings
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def broker_errors() -> Iterator[None]:
     """Leave with status 1 and the sentence that says what to do, not with a traceback."""
     try:
         yield
-    except BrokerError as error:
+    except (BrokerError, MachineError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
 

@@ -4,7 +4,10 @@ As a program (`python -m tests.stream.stand_in`) it is a worker with settings fr
 """
 
 import argparse
+import errno
 import json
+import os
+import signal
 import sys
 import time
 from dataclasses import replace
@@ -17,12 +20,13 @@ from detector.streaks import Findings, StreakFlag, empty
 from detector.survey import GENERIC, SURVEYS
 from stream.broker import BrokerError
 from stream.logs import configure_logs
+from stream.machine import MachineError
 from stream.service import Examiner, Limits, run_worker
 from stream.settings import load_settings
 
 
 def frame_bytes(exposure="E1", ccd="7", *, hdus=({},), padding=0):
-    """A frame message: each HDU may say `streaks` (how many), `bad` (why it cannot be read) and `sleep_s`."""
+    """A frame message: each HDU may say `streaks` (how many), `bad` (why it cannot be read), `sleep_s` and `fails`."""
     return json.dumps({"exposure": exposure, "ccd": ccd, "hdus": list(hdus), "padding": "x" * padding}).encode()
 
 
@@ -47,8 +51,24 @@ def read(source, *, name, survey, extension):
             ccd=told["ccd"],
             mid_time_mjd_tai=60_000.125,
         )
-        numbers = [hdu.get("streaks", 1), hdu.get("sleep_s", 0), hdu.get("fails", 0)]
+        fails = [None, *FAULTS].index(hdu.get("fails"))
+        numbers = [hdu.get("streaks", 1), hdu.get("sleep_s", 0), fails]
         yield Frame(header, np.array([numbers], np.float32), np.zeros((1, 3), np.uint8))
+
+
+def fail(error):
+    raise error
+
+
+# What `fails` may say: how the machine, or we, let a worker down.
+FAULTS = {
+    "memory": lambda: fail(MemoryError("Unable to allocate 1.00 TiB for an array")),
+    "gpu": lambda: fail(RuntimeError("CUDA error: an illegal memory access was encountered")),
+    "gpu-memory": lambda: fail(RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB")),
+    "disk": lambda: fail(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/var/cache")),
+    "defect": lambda: fail(IndexError("index 7 is out of bounds")),
+    "crash": lambda: os.kill(os.getpid(), signal.SIGKILL),
+}
 
 
 def examine(frame):
@@ -57,7 +77,7 @@ def examine(frame):
     count, sleep_s, fails = frame.pixels[0]
     time.sleep(float(sleep_s))
     if fails:
-        raise MemoryError("the GPU is on fire")
+        FAULTS[list(FAULTS)[int(fails) - 1]]()
     return findings(frame.header, streaks(int(count), seed=3))
 
 
@@ -102,7 +122,7 @@ def main():
     try:
         examiner = fits_examiner() if given.fits else EXAMINER
         run_worker(load_settings(None, {}), examiner, Limits(given.count, given.idle_timeout))
-    except BrokerError as error:
+    except (BrokerError, MachineError) as error:
         sys.exit(f"error: {error}")
 
 

@@ -124,13 +124,69 @@ def test_a_dead_workers_open_transaction_is_waited_for_until_the_broker_aborts_i
     assert len(read_avro(settings, EXAMINED)) == committed(settings) == 1
 
 
-def test_a_fault_of_the_machine_stops_the_worker_with_nothing_acknowledged(kafka_settings):
-    send(kafka_settings, [frame_bytes(hdus=[{"streaks": 2}, {"fails": 1}])])
+@pytest.mark.parametrize(
+    ("fails", "advice"),
+    [
+        ("memory", "out of memory. Give the worker more"),
+        ("gpu", "the GPU failed: look at nvidia-smi"),
+        ("gpu-memory", "the GPU is out of memory. Is another program on it?"),
+        ("disk", "the disk is full, or a quota reached /var/cache: make room"),
+    ],
+)
+def test_a_fault_of_the_machine_stops_the_worker_with_nothing_acknowledged(kafka_settings, fails, advice):
+    send(kafka_settings, [frame_bytes(hdus=[{"streaks": 2}, {"fails": fails}])])
     status, said = finish(start_worker(kafka_settings, "--count", "1"))
-    assert status != 0
-    assert "the GPU is on fire" in said
+    assert status == 1
+    assert advice in said
+    assert "Traceback" not in said
     assert committed(kafka_settings) == 0
     assert read_all(kafka_settings, STREAKS) == read_all(kafka_settings, EXAMINED) == []
+
+
+@pytest.mark.parametrize("delivery", ["exactly-once", "at-least-once"])
+@pytest.mark.parametrize("fails", ["crash", "memory", "defect"])
+def test_a_frame_that_took_three_workers_down_is_rejected(kafka_broker, delivery, fails):
+    settings = settings_for(kafka_broker, session_timeout_s=2, partitions=1, delivery=delivery)
+    content = frame_bytes(hdus=[{"streaks": 2}, {"fails": fails}])
+    send(settings, [frame_bytes("before"), content, frame_bytes("after")])
+    for _ in range(3):
+        status, said = finish(start_worker(settings, *IDLE))
+        assert status != 0
+        assert read_all(settings, REJECTED) == []
+    status, said = finish(start_worker(settings, *IDLE))
+    assert status == 0, said
+    (rejected,) = read_all(settings, REJECTED)
+    assert (rejected.value, header(rejected, "reason")) == (content, "killed-worker")
+    assert "3 workers ended" in header(rejected, "detail")
+    assert [record["exposure"] for record in read_avro(settings, EXAMINED)] == ["before", "after"]
+
+
+@pytest.mark.parametrize("fails", ["gpu", "disk"])
+def test_a_broken_machine_is_not_laid_to_the_frame(kafka_broker, fails):
+    settings = settings_for(kafka_broker, session_timeout_s=2, partitions=1)
+    send(settings, [frame_bytes(hdus=[{"fails": fails}])])
+    for _ in range(5):
+        status, _ = finish(start_worker(settings, *IDLE))
+        assert status == 1
+    assert read_all(settings, REJECTED) == []
+    assert committed(settings) == 0
+
+
+def test_neither_sigterm_nor_a_rebalance_is_laid_to_the_frame_in_hand(kafka_broker):
+    settings = settings_for(kafka_broker, session_timeout_s=3, partitions=1)
+    send(settings, [frame_bytes(str(n), hdus=[{"sleep_s": 1.5}]) for n in range(9)])
+    for _ in range(4):
+        worker = start_worker(settings)
+        wait_for_event(worker, "examining")
+        other = start_worker(settings, "--count", "1")
+        os.kill(worker.pid, signal.SIGTERM)
+        assert finish(worker)[0] == 0
+        other.terminate()
+        assert finish(other)[0] == 0
+    status, said = finish(start_worker(settings, *IDLE))
+    assert status == 0, said
+    assert read_all(settings, REJECTED) == []
+    assert len(read_avro(settings, EXAMINED)) == 9
 
 
 def test_sigterm_finishes_the_frame_in_hand_and_leaves_the_group(kafka_broker):

@@ -1,0 +1,184 @@
+"""The audit: whether every frame that came in is answered once, and every alert is there once.
+
+It reads the topics from their beginnings to what are their ends now. The committed offsets of the group are read first,
+so that on a stream that is running no frame counts as done whose answer is not in what is read afterwards; what lies
+behind them is pending, not missing. Of the frames only offsets are needed: one that has an answer exists, and only
+those without one are fetched (an offset may hold no message at all: the mark of a transaction, or an aborted message).
+
+What retention has taken away cannot be judged, and is not: messages from before the log's start, and messages older
+than what is left of a topic of answers. Memory: some 100 bytes a record while it runs; frames come one at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from stream.broker import BrokerError
+from stream.deadletters import dead_letter_of
+from stream.ledger import (
+    ALERT,
+    ANSWER,
+    MESSAGE,
+    WHOLE,
+    Problem,
+    Rows,
+    alert_problems,
+    answer_problems,
+    count_problems,
+    grouped,
+    holes,
+    of_done,
+)
+from stream.logreader import LogReader
+from stream.messages import ANSWERS, EXAMINED, FRAMES, REJECTED, STREAKS, decode
+from stream.topics import committed_offsets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from stream.messages import Message
+    from stream.settings import Settings
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What the topics hold, and what is wrong: messages and alerts by number, answers by HDU.
+
+    ``beyond`` are messages without an answer that retention may have taken away.
+    """
+
+    messages: int
+    pending: int
+    beyond: int
+    examined: int
+    rejected: Counter[str]
+    alerts: int
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The answers that are there, by reason where they are dead letters; older messages may have lost theirs."""
+
+    table: NDArray[np.void]
+    reasons: Counter[str]
+    horizon_ms: int
+
+
+def audit(settings: Settings, *, overdue_s: float | None, now_unix_s: float) -> Audit:
+    """Read the topics and judge them; with ``overdue_s`` what is pending for longer is a problem too.
+
+    Raises ``BrokerError`` when they cannot be read.
+    """
+    with contextlib.closing(LogReader(settings, FRAMES)) as log:
+        if not log.exists:
+            raise BrokerError(f"{settings.bootstrap_servers} has no topic {log.topic}: is topic_prefix right?")
+        committed = committed_offsets(settings)
+    with contextlib.closing(LogReader(settings, FRAMES)) as log:
+        starts = {partition.partition: start for partition, start in log.starts.items()}
+        done = {number: max(start, committed.get(number, start)) for number, start in starts.items()}
+        answers = _answers(settings, log.topic, starts)
+        alerts, alerts_horizon_ms = _alerts(settings, log.topic, starts)
+        judged, judged_alerts = of_done(answers.table, done), of_done(alerts, done)
+        unanswered = list(_unanswered(log, answers.table, starts, done))
+        missing = [message for message in unanswered if message.timestamp_ms >= answers.horizon_ms]
+        horizon_ms = max(answers.horizon_ms, alerts_horizon_ms)
+        problems = (
+            *(Problem("frame-missing", message.name, _called(message)) for message in missing),
+            *_expired(log, committed),
+            *_overdue(log, done, overdue_s, now_unix_s),
+            *answer_problems(judged, log.topic, horizon_ms=answers.horizon_ms),
+            *alert_problems(alerts, log.topic),
+            *count_problems(judged, judged_alerts, log.topic, horizon_ms=horizon_ms),
+        )
+        return Audit(
+            messages=len(grouped(judged, MESSAGE).begins) + len(unanswered),
+            pending=sum(end - done[partition.partition] for partition, end in log.ends.items()),
+            beyond=len(unanswered) - len(missing),
+            examined=int((~answers.table["rejected"]).sum()),
+            rejected=answers.reasons,
+            alerts=len(alerts),
+            problems=problems,
+        )
+
+
+def _answers(settings: Settings, topic: str, starts: Mapping[int, int]) -> Answers:
+    rows = Rows(ANSWER)
+    reasons: Counter[str] = Counter()
+    with contextlib.closing(LogReader(settings, EXAMINED)) as log:
+        for message in log:
+            answers = message.header(ANSWERS) or "0"
+            for record in decode(message.value or b""):
+                origin = record["inputPartition"], record["inputOffset"]
+                if record["inputTopic"] == topic and origin[1] >= starts.get(origin[0], 0):
+                    streaks = record["nStreaks"]
+                    rows.add((*origin, record["extension"], False, streaks, int(answers), message.timestamp_ms))
+        examined_horizon_ms = log.horizon_ms
+    with contextlib.closing(LogReader(settings, REJECTED)) as log:
+        for message in log:
+            letter = dead_letter_of(message)
+            if letter.topic != topic or letter.partition is None or letter.offset is None:
+                continue
+            if letter.offset >= starts.get(letter.partition, 0):
+                extension = WHOLE if letter.extension is None else letter.extension
+                origin = letter.partition, letter.offset
+                rows.add((*origin, extension, True, 0, letter.answers or 0, message.timestamp_ms))
+                reasons[letter.reason] += 1
+        return Answers(rows.table(), reasons, max(examined_horizon_ms, log.horizon_ms))
+
+
+def _alerts(settings: Settings, topic: str, starts: Mapping[int, int]) -> tuple[NDArray[np.void], int]:
+    rows = Rows(ALERT)
+    with contextlib.closing(LogReader(settings, STREAKS)) as log:
+        for message in log:
+            for record in decode(message.value or b""):
+                origin = record["inputPartition"], record["inputOffset"]
+                if record["inputTopic"] == topic and origin[1] >= starts.get(origin[0], 0):
+                    number = uuid.UUID(record["alertId"]).int
+                    halves = number >> 64, number & (2**64 - 1)
+                    rows.add((*halves, *origin, record["extension"], message.timestamp_ms))
+        return rows.table(), log.horizon_ms
+
+
+def _unanswered(
+    log: LogReader, answers: NDArray[np.void], starts: Mapping[int, int], done: Mapping[int, int]
+) -> Iterator[Message]:
+    """Give the messages, without their bytes, that the workers are done with and that no answer names."""
+    for partition, start in starts.items():
+        for begin, end in holes(answers, partition, start, done[partition]):
+            offset = begin
+            while offset < end:
+                message = log.message_at(partition, offset)
+                if message is None or message.offset >= end:
+                    break
+                yield replace(message, value=None)
+                offset = message.offset + 1
+
+
+def _expired(log: LogReader, committed: Mapping[int, int]) -> Iterator[Problem]:
+    for partition, start in log.starts.items():
+        next_offset = committed.get(partition.partition)
+        if next_offset is not None and next_offset < start:
+            detail = f"offsets {next_offset} to {start - 1}: retention was shorter than the workers were behind"
+            yield Problem("frame-expired", f"{log.topic}/{partition.partition}", detail)
+
+
+def _overdue(log: LogReader, done: Mapping[int, int], overdue_s: float | None, now_unix_s: float) -> Iterator[Problem]:
+    if overdue_s is None:
+        return
+    for partition, young in log.first_offsets_since(int((now_unix_s - overdue_s) * 1000)).items():
+        if young > done[partition]:
+            detail = f"offsets {done[partition]} to {young - 1} have been waiting for more than {overdue_s:g} s"
+            yield Problem("frame-overdue", f"{log.topic}/{partition}", detail)
+
+
+def _called(message: Message) -> str:
+    name = message.header("name")
+    return "no summary, no dead letter" if name is None else f"no summary, no dead letter; it is {name}"
