@@ -28,7 +28,7 @@ from detector.streaks import StreakFlag, empty
 from stream.skycells import touched
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
