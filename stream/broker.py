@@ -386,6 +386,7 @@ class ExactlyOnce:
     def __init__(self, settings: Settings, source: Source) -> None:
         self.settings = settings
         self.source = source
+        self.patience_s = transaction_patience_s(settings)
         # The group's generation fences (KIP-447), so the id only has to be nobody else's.
         transactional_id = f"{settings.topic_prefix}{settings.group_id}-{uuid.uuid4()}"
         self.producer = KafkaProducer(
@@ -394,7 +395,7 @@ class ExactlyOnce:
             transaction_timeout_ms=int(settings.transaction_timeout_s * 1000),
             # What is older is aborted by the broker anyway. Two minutes, as by default, are also what the client spends
             # when it sometimes does not find its way back to a broker that was away; a new worker finds it at once.
-            delivery_timeout_ms=int(max(settings.transaction_timeout_s, settings.request_timeout_s) * 1000) + 1000,
+            delivery_timeout_ms=int(self.patience_s * 1000),
         )
         self.producer.init_transactions()
 
@@ -403,12 +404,13 @@ class ExactlyOnce:
         self.producer.begin_transaction()
         try:
             publish(self.producer, outputs, self.settings)
-            self.producer.send_offsets_to_transaction(next_offset(message), self.source.group)
-            self.producer.commit_transaction()
+            offsets = next_offset(message)
+            within(self.patience_s, lambda: self.producer.send_offsets_to_transaction(offsets, self.source.group))
+            within(self.patience_s, self.producer.commit_transaction)
         except (kafka_errors.KafkaError, BrokerError):
             # Fenced or cut off, the abort fails as well: the coordinator then aborts by its time-out.
             with contextlib.suppress(kafka_errors.KafkaError):
-                self.producer.abort_transaction()
+                within(LAST_WORD_S, self.producer.abort_transaction)
             raise
 
     def close(self) -> None:
@@ -430,6 +432,35 @@ def producer_options(settings: Settings) -> dict[str, Any]:
         "max_request_size": UNLIMITED_BYTES,
         "allow_auto_create_topics": False,
     }
+
+
+def transaction_patience_s(settings: Settings) -> float:
+    """Give how long a step of a transaction may take; later the broker has aborted it anyway."""
+    return max(settings.transaction_timeout_s, settings.request_timeout_s) + 1
+
+
+def within(patience_s: float, step: Callable[[], object]) -> None:
+    """Do a step that the client itself might wait for without an end; ``KafkaTimeoutError`` when it takes longer.
+
+    It then goes on in its own thread, which ends with the process: whoever gets this error has to leave.
+    """
+    failures: list[Exception] = []
+    ended = threading.Event()
+
+    def work() -> None:
+        try:
+            step()
+            ended.set()
+        except kafka_errors.KafkaError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(patience_s)
+    if failures:
+        raise failures[0]
+    if not ended.is_set():
+        raise kafka_errors.KafkaTimeoutError(f"no end to a step of a transaction in {patience_s:g} s")
 
 
 class Feed:

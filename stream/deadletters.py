@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 
-from stream.broker import BrokerError, producer_options, publish
+from stream.broker import LAST_WORD_S, BrokerError, producer_options, publish, transaction_patience_s, within
 from stream.logreader import LogReader
 from stream.messages import ANSWERS, FRAMES, REJECTED, REPLAY_OF, Output
 from stream.topics import create_log_of_keys
@@ -136,12 +136,12 @@ class Replayer:
         self.producer.begin_transaction()
         try:
             publish(self.producer, outputs, self.settings)
-            self.producer.commit_transaction()
+            within(transaction_patience_s(self.settings), self.producer.commit_transaction)
         except (kafka_errors.ProducerFencedError, kafka_errors.InvalidProducerEpochError) as error:
             raise BrokerError("another `rejected --replay` was started after this one, and goes on with it") from error
         except (kafka_errors.KafkaError, BrokerError):
             with contextlib.suppress(kafka_errors.KafkaError):
-                self.producer.abort_transaction()
+                within(LAST_WORD_S, self.producer.abort_transaction)
             raise
 
 

@@ -3,11 +3,13 @@
 import json
 import os
 import signal
+import threading
 from collections import Counter
 
 import pytest
+from kafka.errors import KafkaTimeoutError, ProducerFencedError
 
-from stream.broker import ExactlyOnce, Feed, MessageTooLargeError, Source, next_offset, publish
+from stream.broker import ExactlyOnce, Feed, MessageTooLargeError, Source, next_offset, publish, within
 from stream.messages import EXAMINED, FRAMES, REJECTED, STREAKS, Output
 from stream.metrics import Metrics
 from stream.service import Limits, run_worker
@@ -314,3 +316,19 @@ def test_the_metrics_count_what_the_topics_hold(kafka_settings, monkeypatch):
     assert sample("needlestream_dropped_total", {"reason": "edge"}) == 4
     assert sample("needlestream_stage_seconds_count", {"stage": "fit"}) == 2
     assert sample("needlestream_latency_seconds_count") == 3
+
+
+def test_a_step_that_the_client_never_ends_is_left_alone():
+    """The client waits for the end of a transaction without a limit, and sometimes for ever."""
+    with pytest.raises(KafkaTimeoutError, match=r"in 0\.2 s"):
+        within(0.2, threading.Event().wait)
+    with pytest.raises(ProducerFencedError):
+        within(5, raising(ProducerFencedError("gone")))
+    assert within(5, lambda: None) is None
+
+
+def raising(error):
+    def fail():
+        raise error
+
+    return fail

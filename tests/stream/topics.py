@@ -23,7 +23,10 @@ def send(settings, frames):
 
 
 def read_all(settings, topic, timeout_s=90):
-    """Every committed record of a topic, in the order of partitions and offsets."""
+    """Every committed record of a topic, in the order of partitions and offsets.
+
+    What lies behind the open transaction of a worker that was killed is waited for.
+    """
     consumer = KafkaConsumer(
         bootstrap_servers=settings.bootstrap_servers,
         isolation_level="read_committed",
@@ -34,7 +37,9 @@ def read_all(settings, topic, timeout_s=90):
     name = settings.topic(topic)
     partitions = [TopicPartition(name, number) for number in sorted(consumer.partitions_for_topic(name))]
     consumer.assign(partitions)
-    ends = consumer.end_offsets(partitions)
+    uncommitted = KafkaConsumer(bootstrap_servers=settings.bootstrap_servers, enable_auto_commit=False)
+    ends = uncommitted.end_offsets(partitions)
+    uncommitted.close()
     deadline = time.monotonic() + timeout_s
     records = []
     while any(consumer.position(partition) < ends[partition] for partition in partitions):

@@ -38,6 +38,12 @@ class Life:
             return f"a traceback in {self.log}: {said[said.index('Traceback') :][-2500:]}"
         if self.killed:
             return None if status == -signal.SIGKILL else f"{self.log}: status {status} after SIGKILL: {last}"
+        if (
+            self.told_to_end_s is not None
+            and status == -signal.SIGTERM
+            and ("error: " in last or "worker started" not in said)
+        ):
+            return None  # it had nothing in hand: not begun yet, or already over
         if self.told_to_end_s is not None and status not in {0, 1}:
             return f"{self.log}: status {status} after SIGTERM: {last}"
         if status == 1 and "error: " in last:

@@ -40,7 +40,7 @@ KINDS = {
     "constant": ({"constant"}, lambda rng: (image(np.full((48, 64), rng.randint(0, 9), "i2")), ())),
     "no number": ({"all-nan"}, lambda rng: (image(np.full((48, 64 + rng.randrange(9)), np.nan, "f4")), ())),
     "wrong checksum": ({"checksum"}, lambda rng: (_damaged(image(checksum=True), rng), ())),
-    "damaged gzip": ({"damaged", "truncated"}, lambda rng: (b"\x1f\x8b\x08" + rng.randbytes(500), ())),
+    "damaged gzip": ({"damaged", "truncated", "not-fits"}, lambda rng: (b"\x1f\x8b\x08" + rng.randbytes(500), ())),
     "nothing": ({"empty"}, lambda rng: (rng.choice([b"", None]), ())),
     "claim out of the roots": ({"claim-refused"}, lambda rng: (b"", (("uri", rng.choice(OUTSIDE)),))),
     "no number as extension": (
