@@ -105,8 +105,8 @@ def run_worker(settings: Settings, examiner: Examiner, limits: Limits) -> int:
         port = metrics.serve(settings.metrics_port, settings.metrics_address)
         log.info("metrics served", url=f"http://{settings.metrics_address}:{port}/metrics")
     with explained(settings), contextlib.ExitStack() as cleanup:
-        check_reachable(settings)
         signals = cleanup.enter_context(stop_signals())
+        check_reachable(settings)
         for topic in create_missing_topics(settings):
             log.info("topic created", topic=topic)
         source = Source(settings, settings.topic(FRAMES))
