@@ -110,14 +110,14 @@ class StreakNetwork(Protocol):
 class Search:
     """How deep to look.
 
-    ``threshold`` is the lowest score published (0.3: about one false streak in a simulated empty frame,
+    ``threshold`` is the lowest score published (0.2: at most one false streak in a simulated empty frame,
     docs/results.md); 0 gives every proposal, at most 20,000. Above ``many_streaks`` a frame is flagged and only so
     many, the best, are given (unless the threshold is 0). ``link_threshold`` asks for candidates besides: what is not
     published and has at least this score. ``expected_streaks_per_frame``: None takes the survey's.
     """
 
     method: Method = "both"
-    threshold: float = 0.3
+    threshold: float = 0.2
     many_streaks: int = 500
     expected_streaks_per_frame: float | None = None
     link_threshold: float | None = None

@@ -126,7 +126,7 @@ def fit_lines(
         )  # fmt: skip
     snr = statistics[:, 1]
     with np.errstate(invalid="ignore", divide="ignore"):
-        faint = np.sqrt(1.0 + (FAINT_SNR / snr) ** 2)
+        faint = np.minimum(np.sqrt(1.0 + (FAINT_SNR / snr) ** 2), FAINT_SNR)
     covariance[:, :4, :] *= faint[:, None, None]
     covariance[:, :, :4] *= faint[:, None, None]
     return Fits(

@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     method: Literal["network", "matched", "both"] = Field(
         "both", description="Who proposes: the network, the oriented matched filter, or both."
     )
-    threshold: float = Field(0.3, ge=0, le=1, description="Lowest score that is published; 0 gives every proposal.")
+    threshold: float = Field(0.2, ge=0, le=1, description="Lowest score that is published; 0 gives every proposal.")
     link_threshold: float = Field(
         0.0005,
         gt=0,
