@@ -32,9 +32,10 @@ from stream.ledger import (
     grouped,
     holes,
     of_done,
+    track_problems,
 )
 from stream.logreader import LogReader
-from stream.messages import ANSWERS, EXAMINED, FRAMES, REJECTED, STREAKS, decode
+from stream.messages import ANSWERS, EXAMINED, FRAMES, REJECTED, STREAKS, TRACKS, decode
 from stream.topics import committed_offsets
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Audit:
-    """What the topics hold, and what is wrong: messages and alerts by number, answers by HDU.
+    """What the topics hold, and what is wrong: messages, alerts and tracks by number, answers by HDU.
 
     ``beyond`` are messages without an answer that retention may have taken away.
     """
@@ -60,6 +61,7 @@ class Audit:
     examined: int
     rejected: Counter[str]
     alerts: int
+    tracks: int
     problems: tuple[Problem, ...]
 
 
@@ -90,6 +92,7 @@ def audit(settings: Settings, *, overdue_s: float | None, now_unix_s: float) -> 
         unanswered = list(_unanswered(log, answers.table, starts, done))
         missing = [message for message in unanswered if message.timestamp_ms >= answers.horizon_ms]
         horizon_ms = max(answers.horizon_ms, alerts_horizon_ms)
+        versions, whole = _track_versions(settings)
         problems = (
             *(Problem("frame-missing", message.name, _called(message)) for message in missing),
             *_expired(log, committed),
@@ -97,6 +100,7 @@ def audit(settings: Settings, *, overdue_s: float | None, now_unix_s: float) -> 
             *answer_problems(judged, log.topic, horizon_ms=answers.horizon_ms),
             *alert_problems(alerts, log.topic),
             *count_problems(judged, judged_alerts, log.topic, horizon_ms=horizon_ms),
+            *track_problems(versions, whole=whole),
         )
         return Audit(
             messages=len(grouped(judged, MESSAGE).begins) + len(unanswered),
@@ -105,6 +109,7 @@ def audit(settings: Settings, *, overdue_s: float | None, now_unix_s: float) -> 
             examined=int((~answers.table["rejected"]).sum()),
             rejected=answers.reasons,
             alerts=len(alerts),
+            tracks=len(versions),
             problems=problems,
         )
 
@@ -145,6 +150,16 @@ def _alerts(settings: Settings, topic: str, starts: Mapping[int, int]) -> tuple[
                     halves = number >> 64, number & (2**64 - 1)
                     rows.add((*halves, *origin, record["extension"], message.timestamp_ms))
         return rows.table(), log.horizon_ms
+
+
+def _track_versions(settings: Settings) -> tuple[dict[str, Counter[int]], bool]:
+    """Give how often each version of each track is there, and whether retention has left the topic whole."""
+    versions: dict[str, Counter[int]] = {}
+    with contextlib.closing(LogReader(settings, TRACKS)) as log:
+        for message in log:
+            for record in decode(message.value or b""):
+                versions.setdefault(record["trackId"], Counter())[record["version"]] += 1
+        return versions, all(start == 0 for start in log.starts.values())
 
 
 def _unanswered(

@@ -50,6 +50,8 @@ KINDS = {
     "alert-surplus": "a frame with more alerts than its summary says, or without a summary",
     "alert-doubled": "an alert that one message led to more than once",
     "alert-repeated": "an alert of several messages: the same frame was sent more than once",
+    "track-doubled": "a version of a track that is there more than once",
+    "track-missing": "a track with a version left out below one that is there",
 }
 
 
@@ -193,3 +195,18 @@ def count_problems(
 
 def _name(topic: str, row: np.void) -> str:
     return f"{topic}/{row['partition']}/{row['offset']}"
+
+
+def track_problems(versions: Mapping[str, Mapping[int, int]], *, whole: bool) -> Iterator[Problem]:
+    """Give the versions of tracks that are there twice, and those left out below one that is there.
+
+    Where retention has cut the topic (not ``whole``) the first versions of a track may be gone.
+    """
+    for track, seen in versions.items():
+        for version, times in seen.items():
+            if times > 1:
+                yield Problem("track-doubled", track, f"version {version} is there {times} times")
+        lowest = 1 if whole else min(seen)
+        missing = sorted(set(range(lowest, max(seen))) - set(seen))
+        if missing:
+            yield Problem("track-missing", track, f"version {max(seen)} is there, {missing[0]} is not")

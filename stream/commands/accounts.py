@@ -77,6 +77,7 @@ def audit_command(
     typer.echo(f"HDUs examined     {found.examined:>12,}")
     typer.echo(f"HDUs rejected     {rejected:>12,}" + (f"  ({reasons})" if reasons else ""))
     typer.echo(f"alerts            {found.alerts:>12,}")
+    typer.echo(f"tracks            {found.tracks:>12,}")
     if found.beyond:
         typer.echo(f"{found.beyond:,} messages without an answer are older than what retention left of the answers")
     _show(found.problems, limit)

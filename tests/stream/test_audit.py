@@ -1,7 +1,9 @@
 """`needlestream audit` on Apache Kafka: it is silent when all is well, and sees each thing that can be wrong."""
 
+import io
 from dataclasses import replace
 
+import fastavro
 import pytest
 import structlog
 from kafka import KafkaProducer, TopicPartition
@@ -11,7 +13,7 @@ from typer.testing import CliRunner
 
 from stream.broker import Source, producer_options
 from stream.cli import app
-from stream.messages import ANSWERS, EXAMINED, FRAMES, REJECTED, STREAKS, Output
+from stream.messages import ANSWERS, EXAMINED, FRAMES, REJECTED, STREAKS, TRACKS, Output
 from stream.service import Limits, answer_to, run_worker
 from tests.conftest import settings_for
 from tests.stream.stand_in import EXAMINER, frame_bytes
@@ -181,6 +183,31 @@ def test_alerts_are_as_many_as_the_summary_says(one, there, kind):
     status, output = audit(one)
     assert status == 1
     assert problems(output) == [[kind, message.name, f"HDU 0: {there} alerts, its summary says 3"]]
+
+
+def track(number, version):
+    """A message of the topic of tracks, as far as the audit reads it."""
+    schema = {"type": "record", "name": "track", "fields": [
+        {"name": "trackId", "type": "string"}, {"name": "version", "type": "int"},
+    ]}  # fmt: skip
+    value = io.BytesIO()
+    fastavro.writer(value, schema, [{"trackId": f"T{number}", "version": version}])
+    return Output(TRACKS, b"field", value.getvalue(), ())
+
+
+def test_a_version_of_a_track_is_there_once_and_none_is_left_out(one):
+    send(one, [frame_bytes()])
+    write(one, [*answers(taken(one), [{"streaks": 0}]), *[track(1, version) for version in (1, 2, 3)]])
+    commit(one, 0, 1)
+    status, output = audit(one)
+    assert status == 0, output
+    write(one, [track(1, 2), track(2, 2)])
+    status, output = audit(one)
+    assert status == 1
+    assert problems(output) == [
+        ["track-doubled", "T1", "version 2 is there 2 times"],
+        ["track-missing", "T2", "version 2 is there, 1 is not"],
+    ]
 
 
 def test_a_frame_that_was_sent_twice_repeats_its_alerts(one):
