@@ -114,10 +114,21 @@ def load_streak_network(name: str = "streaknet", device: str = "auto") -> Streak
 
 
 def streak_predictor(weights: Weights, device: str) -> StreakPredictor:
-    """Give the StreakNet of these weights with its verifier."""
+    """Give the StreakNet of these weights with its verifier.
+
+    Errors: ``BadWeights`` where the verifier is that of another version.
+    """
     bare = bare_predictor(weights, device)
     verifier = AsteroidNet()
-    verifier.load_state_dict({name[9:]: tensor for name, tensor in weights.tensors.items() if is_verifier(name)})
+    tensors = {name[9:]: tensor for name, tensor in weights.tensors.items() if is_verifier(name)}
+    if {name: tensor.shape for name, tensor in tensors.items()} != {
+        name: tensor.shape for name, tensor in verifier.state_dict().items()
+    }:
+        raise BadWeights(
+            "these weights hold a second stage of another version of this program: take the shipped ones, or train it "
+            "again with `needlestream train asteroid --init-from FILE`"
+        )
+    verifier.load_state_dict(tensors)
     return replace(bare, verifier=verifier.to(bare.device).eval())
 
 

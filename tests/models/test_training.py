@@ -107,6 +107,14 @@ def test_weights_that_were_changed_or_are_something_else_are_refused(
         load("nothing")
 
 
+def test_a_second_stage_of_another_version_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    shipped = load("streaknet")
+    tensors = {**shipped.tensors, "verifier.mean": torch.zeros(3)}
+    save(tmp_path / "old.safetensors", tensors, shipped.facts)
+    with pytest.raises(BadWeights, match="train it again"):
+        load_streak_network(str(tmp_path / "old.safetensors"), "cpu")
+
+
 def test_the_shipped_network_gives_probabilities_that_fall_with_the_expected_density() -> None:
     network = load_streak_network("streaknet", "cpu")
     rng = np.random.default_rng(3)
