@@ -155,12 +155,16 @@ class Prepared:
     padded: NDArray[np.float32]
     margin: int
 
+    @property
+    def whitened(self) -> NDArray[np.float32]:
+        """The frame itself, without its margin."""
+        height, width = self.header.shape
+        return self.padded[self.margin : self.margin + height, self.margin : self.margin + width]
+
     @cached_property
     def sources(self) -> NDArray[np.float64]:
         """Middles and radii ``[n, 3]`` of the bright sources: by them frames of one sky know each other."""
-        size = self.header.shape
-        inner = self.padded[self.margin : self.margin + size[0], self.margin : self.margin + size[1]]
-        found = bright_stars(inner, self.mask, SOURCES_SIGMA)
+        found = bright_stars(self.whitened, self.mask, SOURCES_SIGMA)
         return found[found[:, 2] >= SOURCES_RADIUS_PX]
 
     def noise_at(self, ends: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -261,10 +265,8 @@ def spikes_doubted(
     score: NDArray[np.float64], ends: NDArray[np.float64], ready: Prepared
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Scores with those of likely diffraction spikes taken down, and which these are."""
-    size = ready.header.shape
-    whitened = ready.padded[ready.margin : ready.margin + size[0], ready.margin : ready.margin + size[1]]
-    stars = bright_stars(whitened, ready.mask)
-    angles = spike_angles(whitened, stars)
+    stars = bright_stars(ready.whitened, ready.mask)
+    angles = spike_angles(ready.whitened, stars)
     pointing, along = points_at_star(ends, stars), lies_along(ends, angles)
     score = doubted(score, pointing, ends, len(stars) / ready.mask.size)
     return doubted_by_angle(score, along, angles), pointing | along

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector.cutouts import CHANNELS, SIDE, bins, cut_out, shown
+from detector.cutouts import CHANNELS, FILLED, SIDE, bins, cut_out, shown
 from detector.psf import Psf
 
 PSF = Psf.gaussian(2.4)
@@ -49,7 +49,8 @@ def test_a_line_with_its_psf_fits_into_its_stamp_whatever_its_length(length: flo
     across, along = bins(np.array([length]), fwhm_px)
     assert across >= 1.0
     assert along[0] >= across
-    assert length + 4.0 * across <= SIDE * along[0] * (2.0 / 3.0) + 8.0 * across
+    assert length <= FILLED * SIDE * along[0]
+    assert length + 4.0 * fwhm_px <= SIDE * along[0] + 1e-9
 
 
 def test_noise_stays_near_one_sigma_at_every_length() -> None:
