@@ -13,9 +13,8 @@ import numpy as np
 from numba import get_num_threads, njit, prange
 
 from detector.linesums import DOUBLINGS, SHORTEST_ROWS
-from detector.matched import matched_proposals
+from detector.matched import filtered_frame, matched_proposals
 from detector.psf import Psf
-from detector.tiling import Tiling, pad
 
 SHAPE = (4132, 4096)
 ROW = 1024
@@ -63,7 +62,7 @@ def seconds(function, repeats=3):
 
 def main():
     shape = tuple(map(int, sys.argv[1:3])) if len(sys.argv) > 2 else SHAPE
-    threads, psf, tiling = get_num_threads(), Psf.gaussian(1.8), Tiling()
+    threads, psf = get_num_threads(), Psf.gaussian(1.8)
     sums = lines_per_pixel() * shape[0] * shape[1]
     rows = np.zeros((threads, 3, ROW), np.float32)
     repeats = int(sums / threads / ROW / 10)
@@ -72,8 +71,8 @@ def main():
     print(f"{'limit: as many additions, in the cache':<44}{wall:8.2f} s {cpu:8.2f} CPU s")
     area = shape[0] * shape[1] / (SHAPE[0] * SHAPE[1])
     for cosmic_rays in (1_000, 10_000):
-        padded = pad(draw_frame(shape, int(cosmic_rays * area)), tiling)
-        spent, work = seconds(lambda p=padded: matched_proposals(p, shape, tiling.margin, psf), 1)
+        frame = draw_frame(shape, int(cosmic_rays * area))
+        spent, work = seconds(lambda frame=frame: matched_proposals(filtered_frame(frame, psf)), 1)
         name = f"matched_proposals, {cosmic_rays:,} cosmic rays a CCD"
         print(f"{name:<44}{spent:8.2f} s {work:8.2f} CPU s {work / cpu:8.1f} x the limit")
 

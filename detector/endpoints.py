@@ -1,29 +1,28 @@
 """The ends of faint streaks, looked for along their line.
 
 A proposal that saw two thirds of a faint streak starts a fit that stays there: every pixel beyond its end is noise by
-itself, and only all of them together are not. So each fitted line is also tried shorter and longer, at either end, by
-the flux that the pixels give it (``detector.fitting.forced_flux``); where another length has clearly more signal, the
-fit is made again from there, and kept if it is better. Seldom is a star at the end taken for more of the streak: the
-weights are robust, and the fit must not become worse.
+itself, and only all of them together are not. So each fitted line is also stretched, shortened and turned to where the
+matched filter's SNR is highest (``detector.linerefinement``); where the pixels give that line clearly more signal
+(``detector.fitting.forced_flux``), the fit is made again from there, and kept if it is better. Seldom is a star at the
+end taken for more of the streak: the weights are robust, and the fit must not become worse.
 """
 
 from __future__ import annotations
 
 from dataclasses import fields
-from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from detector.fitting import Fits, fit_lines, forced_flux
+from detector.linerefinement import refine
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from detector.matched import Filtered
     from detector.psf import Psf
 
-# By which parts of its length each end is moved outwards.
-SHIFTS = (-0.3, -0.15, 0.0, 0.15, 0.3, 0.6)
 # Only where an end can be lost: long enough to have pieces, faint enough that a piece is hard to see.
 LEAST_LENGTH_FWHM = 6.0
 BRIGHTEST_SNR = 60.0
@@ -39,27 +38,23 @@ def settled(
     fits: Fits,
     noise_e: NDArray[np.float64],
     psf: Psf,
+    filtered: Filtered,
 ) -> Fits:
-    """Give the fits ``[n]`` with those replaced that are better when longer or shorter.
+    """Give the fits ``[n]`` with those replaced that are better when longer, shorter or turned.
 
-    ``padded``, ``margin``, ``noise_e`` and ``psf`` as in ``fit_lines``.
+    ``padded``, ``margin``, ``noise_e`` and ``psf`` as in ``fit_lines``; ``filtered`` is the same frame, filtered.
     """
     along = fits.ends[:, 2:] - fits.ends[:, :2]
     length = np.hypot(along[:, 0], along[:, 1])
     rows = np.flatnonzero(fits.good & (length > LEAST_LENGTH_FWHM * psf.fwhm_px) & (fits.snr < BRIGHTEST_SNR))
     if not len(rows):
         return fits
-    tried = np.array(list(product(SHIFTS, SHIFTS)))  # k 2
-    first = fits.ends[rows, None, :2] - tried[None, :, :1] * along[rows, None]  # n k 2
-    last = fits.ends[rows, None, 2:] + tried[None, :, 1:] * along[rows, None]
-    trials = np.concatenate([first, last], axis=2)  # n k 4
-    flux, sigma = forced_flux(padded, margin, trials.reshape(-1, 4), psf)
+    start = refine(filtered.smooth, filtered.coverage, fits.ends[rows], filtered.core)[:, :4]
+    flux, sigma = forced_flux(padded, margin, np.concatenate([fits.ends[rows], start]), psf)
     with np.errstate(invalid="ignore"):
-        power = np.where(np.isfinite(flux) & (flux > 0), (flux / sigma) ** 2, 0.0).reshape(len(rows), -1)
-    best = power.argmax(axis=1)
-    now = power[:, SHIFTS.index(0.0) * (len(SHIFTS) + 1)]
-    promising = power.max(axis=1) > now + PROMISED
-    again, start = rows[promising], trials[promising, best[promising]]
+        power = np.where(np.isfinite(flux) & (flux > 0), (flux / sigma) ** 2, 0.0)
+    promising = power[len(rows) :] > power[: len(rows)] + PROMISED
+    again, start = rows[promising], start[promising]
     if not len(again):
         return fits
     new = fit_lines(padded, margin, start, np.full(len(again), UNCERTAINTY_PX), noise_e[again], psf)

@@ -20,10 +20,10 @@ from detector.astrometry import on_the_sky
 from detector.cutouts import cut_out, shown
 from detector.defects import find_defects
 from detector.elsewhere import moved, same_sky, with_others
-from detector.endpoints import replaced, settled
+from detector.endpoints import settled
 from detector.evidence import FILTER_NAMES, evidence, heard
 from detector.fitting import fit_lines
-from detector.matched import matched_proposals
+from detector.matched import filtered_frame, matched_proposals
 from detector.merging import Proposals, concatenated, first_rows, merge
 from detector.psf import Psf, measure_psf
 from detector.sky import binned, measure_sky, whiten
@@ -65,8 +65,6 @@ MAX_WINDOWS_PER_FRAME = 60_000
 STAMPS_AT_ONCE = 1_024
 # The logarithm of odds below which a row is flagged `static`: 1 in 50.
 STANDS_BELOW = -4.0
-# Rows, the best, whose ends are looked for again.
-ENDS_SETTLED = 200
 # Sources that tell whether two frames show one sky are this bright in their pixels, and wider than a cosmic ray.
 SOURCES_SIGMA, SOURCES_RADIUS_PX = 20.0, 2.0
 # Ends of two proposals of one streak that are worth one fit.
@@ -241,8 +239,7 @@ def search_frame(
     dropped.update(reasons)
     if reasons["many-streaks"]:
         flags.append("many-streaks")
-    found = with_settled_ends(found.take(rows), ready)
-    done("ends")
+    found = found.take(rows)
     streaks = tabulated(found, score[rows], header, ready.mask, found.psf)
     streaks["flags"][moves[rows] < STANDS_BELOW] |= np.uint32(StreakFlag.STATIC)
     streaks["flags"][spike[rows]] |= np.uint32(StreakFlag.SPIKE)
@@ -375,6 +372,9 @@ def candidates(
 ) -> Candidates:
     """What is proposed in a whitened frame of ``shape`` (padded), merged and fitted: the ``most`` best."""
     done = done or Stopwatch()
+    frame = unpadded(padded, shape, Tiling(network.window, network.step))
+    filtered = filtered_frame(frame, psf)
+    done("filter")
     tables, seen, matched = [], 0, None
     if method != "matched":
         proposals = propose(padded, shape, network, psf.fwhm_px)
@@ -384,7 +384,7 @@ def candidates(
         seen += len(proposals)
         done("merging")
     if method != "network":
-        matched = matched_proposals(padded, shape, Tiling(network.window, network.step).margin, psf, most=most)
+        matched = matched_proposals(filtered, most=most)
         tables.append(best(unknown_to_network(matched.proposals, tables), most))
         seen += len(matched.proposals)
         done("matched")
@@ -398,17 +398,12 @@ def candidates(
         psf = rescaled(psf, fits)
         fits = fit_lines(padded, margin, kept.ends, ENDS_UNCERTAINTY_PX * kept.scale, noise_e, psf)
     done("fit")
+    fits = settled(padded, margin, fits, noise_e, psf, filtered)
+    done("ends")
     dropped = Counter({"same-streak": seen - len(merged), "too-doubtful": len(merged) - len(kept)})
-    filtered = np.zeros((len(kept), len(FILTER_NAMES))) if matched is None else heard(fits.ends, matched)
-    stars = bright_stars(unpadded(padded, shape, Tiling(network.window, network.step)), mask, WINGED_SIGMA)
-    return Candidates(kept, fits, psf, noise_e, filtered, beside_stars(fits.ends, stars), dropped)
-
-
-def with_settled_ends(found: Candidates, ready: Prepared) -> Candidates:
-    """The same with the ends of faint long ones looked for along their lines: of the best ``ENDS_SETTLED`` rows."""
-    rows = np.arange(min(len(found.noise_e), ENDS_SETTLED))
-    best_fits = settled(ready.padded, ready.margin, found.fits.take(rows), found.noise_e[rows], found.psf)
-    return replace(found, fits=replaced(found.fits, rows, best_fits))
+    said = np.zeros((len(kept), len(FILTER_NAMES))) if matched is None else heard(fits.ends, matched)
+    stars = bright_stars(frame, mask, WINGED_SIGMA)
+    return Candidates(kept, fits, psf, noise_e, said, beside_stars(fits.ends, stars), dropped)
 
 
 def best(proposals: Proposals, most: int) -> Proposals:

@@ -48,6 +48,20 @@ OWNED_ACROSS = 0.75  # to each side of a line, in widths (FWHM) of the PSF: what
 
 
 @dataclass(frozen=True, eq=False)
+class Filtered:
+    """A whitened frame filtered with its PSF's core, over its own scatter: an integral along a line is an SNR.
+
+    ``smooth``, ``coverage`` ``[height, width]``; ``clean`` the frame that was filtered: what is sharper than the PSF
+    is NaN, the wings of bright sources are off.
+    """
+
+    core: Core
+    clean: NDArray[np.float32]
+    smooth: NDArray[np.float32]
+    coverage: NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
 class Matched:
     """What the filter found, best first.
 
@@ -61,33 +75,29 @@ class Matched:
     snr_point: NDArray[np.float64]
 
 
-def matched_proposals(
-    padded: NDArray[np.float32],
-    shape: tuple[int, int],
-    margin: int,
-    psf: Psf,
-    *,
-    most: int = 20_000,
-) -> Matched:
-    """The ``most`` best lines of a frame of ``shape``.
-
-    ``padded`` is the whitened frame (``detector.sky.whiten``) with ``margin`` px around it, NaN where masked.
-    """
+def filtered_frame(frame: NDArray[np.float32], psf: Psf) -> Filtered:
+    """Filter a whitened frame (``detector.sky.whiten``, without its margin; NaN where masked) with its PSF."""
     core = core_of(psf)
-    measured = measured_lines(padded[margin : margin + shape[0], margin : margin + shape[1]], psf, core)
-    logit = log_odds(measured, core)
+    clean = cleaned(frame, psf)
+    smooth, coverage = filtered(clean, core)
+    smooth /= scatter_map(smooth, coverage, core)
+    return Filtered(core, clean, smooth, coverage)
+
+
+def matched_proposals(frame: Filtered, *, most: int = 20_000) -> Matched:
+    """The ``most`` best lines of a frame."""
+    measured = measured_lines(frame)
+    logit = log_odds(measured, frame.core)
     order = np.argsort(-logit, kind="stable")[:most]
     measured, logit = measured[order], logit[order]
     proposals = Proposals(measured[:, :4].copy(), logit, np.ones(len(logit)), np.ones(len(logit), np.int64))
     return Matched(proposals, measured[:, SNR].copy(), measured[:, POINT].copy())
 
 
-def measured_lines(frame: NDArray[np.float32], psf: Psf, core: Core) -> NDArray[np.float64]:
-    """All lines above ``LOWEST_SNR`` in a whitened ``frame``, refined: the columns of ``refine``."""
-    clean = cleaned(frame, psf)
-    smooth, coverage = filtered(clean, core)
-    smooth /= scatter_map(smooth, coverage, core)
-    clipped, _ = filtered(np.minimum(clean, np.float32(CLIP_SIGMA)), core)
+def measured_lines(frame: Filtered) -> NDArray[np.float64]:
+    """All lines above ``LOWEST_SNR`` in a frame, refined: the columns of ``refine``."""
+    core, smooth, coverage = frame.core, frame.smooth, frame.coverage
+    clipped, _ = filtered(np.minimum(frame.clean, np.float32(CLIP_SIGMA)), core)
     found = np.concatenate(
         [
             line_maxima(clipped, line_norms(core), LOWEST_SNR),

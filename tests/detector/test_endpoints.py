@@ -4,6 +4,7 @@ import numpy as np
 
 from detector.endpoints import settled
 from detector.fitting import fit_lines
+from detector.matched import Filtered, filtered_frame
 from detector.psf import Psf
 from models.evaluate.injection import unit_streak
 
@@ -23,13 +24,18 @@ def sky(snr: float, seed: int) -> np.ndarray:
     return frame
 
 
+def seen(frame: np.ndarray) -> Filtered:
+    """The same frame, filtered."""
+    return filtered_frame(frame[MARGIN:-MARGIN, MARGIN:-MARGIN], PSF)
+
+
 def test_a_piece_of_a_faint_streak_grows_to_the_whole() -> None:
     piece = np.array([[*WHOLE[0], *(WHOLE[0] + 0.6 * (WHOLE[1] - WHOLE[0]))]])
     before, after = [], []
     for seed in range(12):
         frame = sky(16.0, seed)
         fits = fit_lines(frame, MARGIN, piece, np.array([1.5]), np.array([NOISE_E]), PSF)
-        new = settled(frame, MARGIN, fits, np.array([NOISE_E]), PSF)
+        new = settled(frame, MARGIN, fits, np.array([NOISE_E]), PSF, seen(frame))
         before.append(np.abs(fits.ends[0].reshape(2, 2) - WHOLE).max())
         after.append(np.abs(new.ends[0].reshape(2, 2) - WHOLE).max())
     assert np.median(before) > 8.0  # the fit alone stays on the piece
@@ -42,6 +48,6 @@ def test_what_is_bright_short_or_right_is_left_alone() -> None:
     rows = np.array([WHOLE.ravel(), [150.0, 20.0, 154.0, 22.0]])
     noise_e = np.full(2, NOISE_E)
     fits = fit_lines(frame, MARGIN, rows, np.full(2, 1.5), noise_e, PSF)
-    new = settled(frame, MARGIN, fits, noise_e, PSF)
+    new = settled(frame, MARGIN, fits, noise_e, PSF, seen(frame))
     np.testing.assert_array_equal(new.ends, fits.ends)
-    assert len(settled(frame, MARGIN, fits.take(np.zeros(0, np.intp)), noise_e[:0], PSF).ends) == 0
+    assert len(settled(frame, MARGIN, fits.take(np.zeros(0, np.intp)), noise_e[:0], PSF, seen(frame)).ends) == 0

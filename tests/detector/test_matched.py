@@ -6,10 +6,10 @@ from scipy.stats import norm
 from detector.linepower import core_of, line_power, point_power
 from detector.linerefinement import SNR
 from detector.linesums import REACH_PX, line_maxima
-from detector.matched import filtered, line_norms, matched_proposals, measured_lines
+from detector.matched import filtered, filtered_frame, line_norms, matched_proposals, measured_lines
 from detector.psf import Psf
 from detector.sharpness import sharp_pixels
-from detector.tiling import Tiling, pad
+from detector.tiling import Tiling
 
 SIGMA = 0.85
 PSF = Psf.gaussian(SIGMA * 2.0 * np.sqrt(2.0 * np.log(2.0)))
@@ -30,7 +30,7 @@ def noise(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
 
 
 def search(frame: np.ndarray, **options: int):
-    return matched_proposals(pad(frame.astype(np.float32), TILING), frame.shape, TILING.margin, PSF, **options)
+    return matched_proposals(filtered_frame(frame.astype(np.float32), PSF), **options)
 
 
 def off(found: np.ndarray, truth: list[float]) -> float:
@@ -193,5 +193,5 @@ def test_a_few_is_the_best_of_many_and_ends_stay_near_the_frame() -> None:
 def test_the_scatter_of_a_frame_of_correlated_noise_is_counted() -> None:
     z = noise((512, 512), 4)
     z = (z + np.roll(z, 1, 0) + np.roll(z, 1, 1) + np.roll(z, (1, 1), (0, 1))) / 2.0
-    measured = measured_lines(z, PSF, core_of(PSF))
+    measured = measured_lines(filtered_frame(z, PSF))
     assert (measured[:, SNR] > 6.5).sum() == 0
