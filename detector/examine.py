@@ -23,6 +23,7 @@ from detector.elsewhere import moved, same_sky, with_others
 from detector.endpoints import settled
 from detector.evidence import FILTER_NAMES, evidence, heard
 from detector.fitting import fit_lines
+from detector.gridlines import along_the_grid, grid_doubted
 from detector.matched import filtered_frame, matched_proposals
 from detector.merging import Proposals, concatenated, first_rows, merge
 from detector.psf import Psf, measure_psf
@@ -226,6 +227,7 @@ def search_frame(
     expected = search.expected_streaks_per_frame or header.survey.expected_streaks_per_frame
     score = network.probability(judged(found, ready.padded, header.shape, network), expected)
     score, spike = spikes_doubted(score, found.fits.ends, ready)
+    score, aligned = gridlines_doubted(score, found.fits.ends, ready.mask)
     done("score")
     moves = moved(found, header, others)
     if others:
@@ -243,6 +245,7 @@ def search_frame(
     streaks = tabulated(found, score[rows], header, ready.mask, found.psf)
     streaks["flags"][moves[rows] < STANDS_BELOW] |= np.uint32(StreakFlag.STATIC)
     streaks["flags"][spike[rows]] |= np.uint32(StreakFlag.SPIKE)
+    streaks["flags"][aligned[rows]] |= np.uint32(StreakFlag.ALIGNED)
     streaks = on_the_sky(streaks, found.fits.covariance[:, :4, :4], header)
     done("astrometry")
     return Findings(
@@ -267,6 +270,15 @@ def spikes_doubted(
     pointing, along = points_at_star(ends, stars), lies_along(ends, angles)
     score = doubted(score, pointing, ends, len(stars) / ready.mask.size)
     return doubted_by_angle(score, along, angles), pointing | along
+
+
+def gridlines_doubted(
+    score: NDArray[np.float64], ends: NDArray[np.float64], mask: NDArray[np.uint8]
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """Scores with those of likely lines of the detector taken down, and which these are."""
+    first, last = at_border(np.nan_to_num(ends), mask)
+    aligned = along_the_grid(ends, first | last)
+    return grid_doubted(score, aligned, ends), aligned
 
 
 def profile_fwhm_px(header: FrameHeader) -> float:
@@ -551,9 +563,7 @@ def flagged(
     psf: Psf,
 ) -> NDArray[np.uint32]:
     """The flags of each row."""
-    unit = (ends[:, 2:] - ends[:, :2]) / np.maximum(length, 1e-6)[:, None]
-    first = unusable(ends[:, :2] - EDGE_PX * unit, mask)
-    last = unusable(ends[:, 2:] + EDGE_PX * unit, mask)
+    first, last = at_border(ends, mask)
     flags = np.zeros(len(ends), np.uint32)
     for condition, flag in (
         (first | last, StreakFlag.EDGE),
@@ -566,6 +576,13 @@ def flagged(
     ):
         flags[condition] |= np.uint32(flag)
     return flags
+
+
+def at_border(ends: NDArray[np.float64], mask: NDArray[np.uint8]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Whether each line ``[n, 4]`` may go on beyond its first end, and beyond its last, where nothing is seen."""
+    along = ends[:, 2:] - ends[:, :2]
+    unit = along / np.maximum(np.hypot(along[:, 0], along[:, 1]), 1e-6)[:, None]
+    return unusable(ends[:, :2] - EDGE_PX * unit, mask), unusable(ends[:, 2:] + EDGE_PX * unit, mask)
 
 
 def unusable(xy: NDArray[np.float64], mask: NDArray[np.uint8]) -> NDArray[np.bool_]:

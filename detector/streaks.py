@@ -35,6 +35,7 @@ class StreakFlag(IntFlag):
     PSF_FROM_PROFILE = 64  # too few stars: the PSF is the profile's
     STATIC = 128  # another exposure of the field shows something at the same place on the sky
     SPIKE = 256  # the line points at a bright star: a diffraction spike, most likely
+    ALIGNED = 512  # along a row or column to the border: a line of the detector, most likely
 
     def words(self) -> str:
         """The flags as the table and the alerts write them."""
