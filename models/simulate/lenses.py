@@ -1,0 +1,171 @@
+"""Strong lenses as they are seen: an elliptical galaxy and, around it, what it makes of a source behind it.
+
+The sources have structure (a Sersic profile with clumps), lie anywhere that makes more than one image, and are as
+bright as is drawn for the *features* in the survey's own noise: a lens that nobody could recognise teaches nothing.
+The stated cut: features of a signal-to-noise of ``FAINTEST_SNR`` in all, an area above two sigma of ``SMALLEST_AREA``
+PSFs, and an Einstein radius that the PSF resolves (``RESOLVED_FWHM``).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from models.simulate.lensing import Deflector, lensed_source
+from models.simulate.scenes import (
+    Scene,
+    add_elliptical,
+    draw_magnitude,
+    draw_radius_arcsec,
+    empty,
+    near_middle,
+    spread_evenly,
+)
+from models.simulate.viewing import seen
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from models.simulate.viewing import View
+
+# Einstein radii (arcsec): space resolves small ones; those of groups are the ground's.
+EINSTEIN_ARCSEC = {"euclid-vis": (0.5, 2.5), "kids-omegacam": (0.9, 3.5), "subaru-hsc": (0.8, 3.0)}
+# The cut: what is drawn can be recognised.
+FAINTEST_SNR = 12.0
+BRIGHTEST_SNR = 300.0
+SMALLEST_AREA = 2.0
+RESOLVED_FWHM = 1.2
+# Light of the features for that of the lens galaxy.
+CONTRAST = (0.015, 1.2)
+TRIES = 12
+
+
+@dataclass(frozen=True)
+class SourceStructure:
+    """How sources are built: chances and ranges. The test of other settings has other ones."""
+
+    sizes_arcsec: tuple[float, float] = (0.08, 0.5)
+    indices: tuple[float, float] = (0.6, 2.0)
+    clumps: tuple[int, int] = (0, 6)
+    clump_share: tuple[float, float] = (0.1, 0.6)
+    companion: float = 0.15
+
+
+STRUCTURES = {
+    "training": SourceStructure(),
+    # Compact and clumpy, or smooth and cuspy: unlike what was trained with.
+    "hard": SourceStructure((0.06, 0.7), (0.5, 4.0), (3, 14), (0.3, 0.85), 0.3),
+}
+
+
+def draw_lens(view: View, rng: np.random.Generator, *, settings: str = "training", exposures: int = 1) -> Scene:
+    """A lens that passes the cut in a stack of ``exposures``; the best of ``TRIES`` if none does."""
+    conditions = view.conditions
+    magnitude = draw_magnitude(rng, conditions.kind)
+    total = conditions.electrons(magnitude)
+    low, high = EINSTEIN_ARCSEC[conditions.kind]
+    low = max(low, RESOLVED_FWHM * view.fwhm_arcsec)
+    place = near_middle(view, rng)
+    radius_arcsec = draw_radius_arcsec(rng, magnitude)
+    lens_light = empty(view)
+    ratio, angle = add_elliptical(view, lens_light, rng, place, 1.0, radius_arcsec)
+    best: tuple[float, Scene] | None = None
+    for _ in range(TRIES):
+        # Most lenses are small; a wide one is as easily drawn in a logarithm that is even.
+        einstein = spread_evenly(rng, low, max(high, 1.2 * low))
+        lens = _deflector(view, rng, place, einstein, ratio, angle)
+        features, source_arcsec = _draw_source(view, rng, lens, STRUCTURES[settings])
+        if features.max() <= 0.0:
+            continue
+        snr = spread_evenly(rng, 1.2 * FAINTEST_SNR, BRIGHTEST_SNR)
+        scene = _scaled(view, lens_light, features, total, snr, exposures)
+        truth = {
+            **scene.truth,
+            "magnitude": magnitude,
+            "einstein_radius_arcsec": einstein,
+            "source_radius_arcsec": source_arcsec,
+            "ic": scene.truth["area_psf"] * einstein / source_arcsec,
+        }
+        scene = Scene(scene.kind, scene.light, scene.features, truth=truth)
+        if truth["snr"] >= FAINTEST_SNR and truth["area_psf"] >= SMALLEST_AREA:
+            return scene
+        if best is None or truth["area_psf"] > best[0]:
+            best = truth["area_psf"], scene
+    if best is None:
+        raise ValueError(
+            f"no lens in {TRIES} tries for {conditions.kind}: its PSF of {view.fwhm_arcsec:.2f} arcsec may be too wide"
+        )
+    return best[1]
+
+
+def _deflector(
+    view: View, rng: np.random.Generator, place: tuple[float, float], einstein: float, ratio: float, angle: float
+) -> Deflector:
+    """Mass that follows light, but for scatter; shear of galaxies in groups."""
+    return Deflector(
+        x=place[0] + rng.normal(0.0, 0.03) * view.points_per_arcsec,
+        y=place[1] + rng.normal(0.0, 0.03) * view.points_per_arcsec,
+        einstein=einstein * view.points_per_arcsec,
+        ratio=float(np.clip(ratio + rng.normal(0.0, 0.08), 0.5, 0.99)),
+        angle=angle + rng.normal(0.0, 0.15),
+        shear=min(0.2, abs(rng.normal(0.0, 0.05))),
+        shear_angle=rng.uniform(0.0, math.pi),
+    )
+
+
+def _draw_source(
+    view: View, rng: np.random.Generator, lens: Deflector, structure: SourceStructure
+) -> tuple[NDArray[np.float32], float]:
+    """The images of a source, and its half-light radius (arcsec)."""
+    unit = view.points_per_arcsec
+    size_arcsec = spread_evenly(rng, *structure.sizes_arcsec)
+    size = size_arcsec * unit
+    # Even over the area in which there are two images at least; a third of them near the caustic in the middle.
+    reach = lens.einstein * (0.25 if rng.random() < 0.35 else 0.75)
+    distance, turn = reach * math.sqrt(rng.random()), rng.uniform(0.0, 2.0 * math.pi)
+    sx, sy = lens.x + distance * math.cos(turn), lens.y + distance * math.sin(turn)
+    source = np.array([sx, sy, size, rng.uniform(*structure.indices), rng.uniform(0.3, 1.0), rng.uniform(0.0, math.pi)])
+    n = int(rng.integers(structure.clumps[0], structure.clumps[1] + 1))
+    share = rng.uniform(*structure.clump_share)
+    clumps = np.empty((n, 4))
+    clumps[:, :2] = np.array([sx, sy]) + rng.normal(0.0, 0.9 * size, (n, 2))
+    clumps[:, 2] = rng.dirichlet(np.ones(max(n, 1)))[:n] * share / (1.0 - share)
+    clumps[:, 3] = np.maximum(size * rng.uniform(0.08, 0.35, n), 0.25)
+    if rng.random() < structure.companion:
+        beside = np.array([[sx, sy, rng.uniform(0.1, 0.5), size * rng.uniform(0.3, 0.7)]])
+        beside[0, :2] += rng.normal(0.0, 2.5 * size, 2)
+        clumps = np.vstack([clumps, beside])
+    return lensed_source(
+        (view.points, view.points), lens, source, clumps, reach=2.2 * lens.einstein + 5.0 * size
+    ), size_arcsec
+
+
+def _scaled(
+    view: View, lens_light: NDArray[np.float32], features: NDArray[np.float32], total: float, snr: float, exposures: int
+) -> Scene:
+    """Lens and features with ``total`` electrons together, features of the wanted ``snr`` as far as contrast allows."""
+    image, lens_image = seen(view, features), seen(view, lens_light)
+    noise2 = view.conditions.noise_e**2
+    inside, lens_inside = float(features.sum()), float(lens_light.sum())
+    # The lens's own photons are noise under the features.
+    variance = noise2 + np.maximum(lens_image, 0.0) * total / max(lens_inside, 1e-6)
+    unit = math.sqrt(exposures * float((image * image / variance).sum())) / inside
+    contrast = np.clip(
+        snr / max(unit, 1e-12) / total, CONTRAST[0] / (1.0 + CONTRAST[0]), CONTRAST[1] / (1.0 + CONTRAST[1])
+    )
+    light = float(contrast) * total
+    features_e = features * np.float32(light / inside)
+    lens_e = lens_light * np.float32((total - light) / lens_inside)
+    sigmas = image * (light / inside) * math.sqrt(exposures) / np.sqrt(noise2)
+    psf_px = math.pi * (0.5 * view.spread.core.fwhm_px) ** 2
+    area = float((sigmas > 2.0).sum()) / psf_px
+    truth = {"snr": unit * light, "area_psf": area, "features_magnitude": _magnitude(view, light)}
+    return Scene("lens", lens_e, features_e, truth=truth)
+
+
+def _magnitude(view: View, electrons: float) -> float:
+    conditions = view.conditions
+    return conditions.zero_point - 2.5 * math.log10(max(electrons, 1e-6) / conditions.exposure_s)
