@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from stream.broker import BrokerError
 from stream.deadletters import dead_letter_of
+from stream.framing import decode
 from stream.ledger import (
     ALERT,
     ANSWER,
@@ -35,7 +36,7 @@ from stream.ledger import (
     track_problems,
 )
 from stream.logreader import LogReader
-from stream.messages import ANSWERS, EXAMINED, FRAMES, REJECTED, STREAKS, TRACKS, decode
+from stream.messages import ANSWERS, EXAMINED, FRAMES, REJECTED, STREAKS, TRACKS
 from stream.topics import committed_offsets
 
 if TYPE_CHECKING:

@@ -28,7 +28,9 @@ import numpy as np
 from detector.linking import link
 from detector.sightings import DAY_S, NIGHT_S, catalogue
 from detector.streaks import STREAK, StreakFlag
-from stream.messages import COPY_OF, FRAME_SHAPE, decode, streak_rows
+from stream.alerts import streak_rows
+from stream.framing import decode
+from stream.messages import COPY_OF, FRAME_SHAPE
 from stream.tables import utc_text
 
 if TYPE_CHECKING:
@@ -44,11 +46,11 @@ NIGHT_DAYS = NIGHT_S / DAY_S
 TRACK_NAMESPACE = uuid.UUID("2d3c0e54-8a0f-5a0b-8f0e-9b1c7f3ad6c2")
 
 ORIGIN = ("inputTopic", "inputPartition", "inputOffset", "extension")
-OF_FRAME = (*ORIGIN, "source", "exposure", "ccd", "band", "exposureTime", "midpointMjdTai")
+OF_FRAME = (*ORIGIN, "source", "replayed", "exposure", "ccd", "band", "exposureTime", "midpointMjdTai")
 
 
 class UnreadableError(Exception):
-    """A message that holds no streaks as ``schema/1/0/streak.avsc`` has them; the text says what is odd."""
+    """A message that holds no streaks as ``schema/1/*/streak.avsc`` has them; the text says what is odd."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -415,6 +417,7 @@ def _track_record(track: Track, seen: Sequence[Sighting]) -> dict[str, Any]:
         "dec": motion.dec,
         "rateArcsecH": motion.rate_arcsec_h,
         "positionAngle": motion.position_angle_deg % 360.0,
+        "replayed": next((one.frame["replayed"] for one in reversed(seen) if one.frame["replayed"]), None),
         "sightings": [
             {
                 "alertId": one.alert_id,

@@ -38,7 +38,8 @@ from stream.broker import (
     publish,
 )
 from stream.fields import Fields, UnreadableError
-from stream.messages import CANDIDATES, STREAKS, TRACKS, Message, Output, decode, encode, mjd_tai
+from stream.framing import CONTAINERS, decode
+from stream.messages import CANDIDATES, STREAKS, TRACKS, Message, Output, mjd_tai
 from stream.metrics import LinkerMetrics
 from stream.signals import stop_signals
 from stream.topics import create_missing_topics
@@ -283,7 +284,7 @@ class Linker:
         with self.metrics.link_seconds.time():
             records = mine.fields.linked(self.scorer, mjd_tai(self.clock()))
         mine.uncommitted = True
-        return [Output(TRACKS, key.encode(), encode("track", record), partition=mine.number) for key, record in records]
+        return [CONTAINERS.output(TRACKS, key.encode(), record, partition=mine.number) for key, record in records]
 
     def _only_offsets(self, mine: Partition) -> bool:
         """Whether a partition has something to commit and nothing that waits to be linked."""

@@ -21,20 +21,11 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from detector.frame import BadFrame
+from stream.alerts import candidate_lists, examined_summary, streak_alerts
 from stream.broker import DELIVERIES, Source, check_reachable, explained
 from stream.claims import Claims
 from stream.machine import MachineError, machine_fault
-from stream.messages import (
-    FRAMES,
-    as_message_says,
-    candidate_lists,
-    counted,
-    dead_letter,
-    examined_summary,
-    frame_source,
-    mjd_tai,
-    streak_alerts,
-)
+from stream.messages import FRAMES, as_message_says, counted, dead_letter, frame_source, mjd_tai
 from stream.metrics import Metrics
 from stream.signals import stop_signals
 from stream.topics import create_missing_topics

@@ -32,7 +32,8 @@ from stream.commands.evaluation import FIRST_EVALUATION_SEED, frame_size
 from stream.commands.examination import training_extra
 from stream.commands.options import broker_errors, with_settings
 from stream.embedded import ADDRESS, broker_binary
-from stream.messages import EXAMINED, FRAMES, REJECTED, STREAKS, Message, decode, mjd_tai
+from stream.framing import decode
+from stream.messages import EXAMINED, FRAMES, REJECTED, STREAKS, Message, mjd_tai
 from stream.settings import Settings
 from stream.subscriber import Subscriber
 from stream.topics import create_missing_topics

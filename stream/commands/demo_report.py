@@ -20,7 +20,7 @@ from rich.text import Text
 
 from detector.frame import BadFrame
 from detector.streaks import Findings
-from stream.messages import streak_rows
+from stream.alerts import streak_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -6,7 +6,8 @@ from astropy.time import Time
 from detector.frame import FrameHeader
 from detector.streaks import Findings, StreakFlag, empty
 from detector.survey import GENERIC
-from stream.messages import Message, candidate_lists, streak_alerts
+from stream.alerts import candidate_lists, streak_alerts
+from stream.messages import Message
 from tests.detector.test_linking import EXPOSURE_S, crowd, mover, streaks
 
 THRESHOLD = 0.3  # of alerts

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from detector.linking import link
 from detector.sightings import catalogue
 from stream.fields import UNKNOWN, Fields, Published, UnreadableError, identities, sheets, tracklet_name
-from stream.messages import CANDIDATES, STREAKS, Message, encode
+from stream.framing import encode
+from stream.messages import CANDIDATES, STREAKS, Message
 from tests.detector.test_linking import SHAPES, Fits
 from tests.stream.nights import exposures_of, findings_of, latest, night, outputs_of, places_in, places_of
 
@@ -179,15 +180,15 @@ def test_what_is_a_copy_for_a_neighbouring_cell_is_published_by_its_own_field_on
 
 def replace_field(found, cells):
     """The messages of a frame without a field, in `cells`."""
-    from stream import messages  # noqa: PLC0415
+    from stream import alerts  # noqa: PLC0415
 
-    before = messages.field_keys
-    messages.field_keys = lambda _: cells
+    before = alerts.field_keys
+    alerts.field_keys = lambda _: cells
     try:
         at = Message("frames", 0, int(found.header.name[1:]), b"k", b"x")
-        return messages.streak_alerts(found, at, b"x", 1.0) + messages.candidate_lists(found, at, b"x", 1.0)
+        return alerts.streak_alerts(found, at, b"x", 1.0) + alerts.candidate_lists(found, at, b"x", 1.0)
     finally:
-        messages.field_keys = before
+        alerts.field_keys = before
 
 
 def known(*ids, version=1):

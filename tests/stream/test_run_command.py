@@ -14,8 +14,9 @@ from models.networks.asteroid import AsteroidNet
 from models.networks.streaknet import StreakNet, StreakNetShape
 from models.predictor import load_streak_network
 from models.weights import save
+from stream.alerts import streak_rows
 from stream.cli import app
-from stream.messages import EXAMINED, REJECTED, STREAKS, streak_rows
+from stream.messages import EXAMINED, REJECTED, STREAKS
 from tests.stream.topics import read_all, read_avro
 
 SIZE = 256

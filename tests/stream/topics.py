@@ -9,7 +9,8 @@ from pathlib import Path
 from kafka import KafkaConsumer, TopicPartition
 
 from stream.broker import UNLIMITED_BYTES, Feed
-from stream.messages import FRAMES, Output, decode
+from stream.framing import decode
+from stream.messages import FRAMES, Output
 from stream.topics import create_missing_topics
 
 
