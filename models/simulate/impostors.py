@@ -121,7 +121,8 @@ def _spiral(
 ) -> None:
     del stars
     ratio = rng.uniform(0.45, 1.0)
-    add_spiral(view, light, rng, place, flux, radius, ratio=ratio, contrast=rng.uniform(0.4, 1.0))
+    radius *= rng.uniform(1.0, 1.8)  # arms that a PSF hides fool nobody
+    add_spiral(view, light, rng, place, flux, radius, ratio=ratio, contrast=rng.uniform(0.5, 1.0))
     _knots(view, rng, light, place, flux, radius)
 
 

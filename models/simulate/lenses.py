@@ -2,8 +2,10 @@
 
 The sources have structure (a Sersic profile with clumps), lie anywhere that makes more than one image, and are as
 bright as is drawn for the *features* in the survey's own noise: a lens that nobody could recognise teaches nothing.
-The stated cut: features of a signal-to-noise of ``FAINTEST_SNR`` in all, an area above two sigma of ``SMALLEST_AREA``
-PSFs, and an Einstein radius that the PSF resolves (``RESOLVED_FWHM``).
+The stated cut: pixels are *visible* where the features are above two sigma (the lens's photons included) and above
+``VISIBLE_CONTRAST`` of the lens galaxy's light; these have a signal-to-noise of ``FAINTEST_SNR`` and an area of
+``SMALLEST_AREA`` PSFs in all, they go around the lens or lie on two sides of it (``ONE_SIDED``: the mean direction of
+their light has at most this length), and the Einstein radius is at least ``RESOLVED_FWHM`` times the width of the PSF.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from models.simulate.scenes import (
 from models.simulate.viewing import seen
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from models.simulate.viewing import View
@@ -34,9 +38,11 @@ if TYPE_CHECKING:
 # Einstein radii (arcsec): space resolves small ones; those of groups are the ground's.
 EINSTEIN_ARCSEC = {"euclid-vis": (0.5, 2.5), "kids-omegacam": (0.9, 3.5), "subaru-hsc": (0.8, 3.0)}
 # The cut: what is drawn can be recognised.
-FAINTEST_SNR = 12.0
-BRIGHTEST_SNR = 300.0
-SMALLEST_AREA = 2.0
+FAINTEST_SNR = 20.0
+BRIGHTEST_SNR = 350.0
+SMALLEST_AREA = 4.0
+VISIBLE_CONTRAST = 0.15
+ONE_SIDED = 0.93
 RESOLVED_FWHM = 1.2
 # Light of the features for that of the lens galaxy.
 CONTRAST = (0.015, 1.2)
@@ -81,7 +87,7 @@ def draw_lens(view: View, rng: np.random.Generator, *, settings: str = "training
         if features.max() <= 0.0:
             continue
         snr = spread_evenly(rng, 1.2 * FAINTEST_SNR, BRIGHTEST_SNR)
-        scene = _scaled(view, lens_light, features, total, snr, exposures)
+        scene = _scaled(view, lens_light, features, place, total, snr, exposures)
         truth = {
             **scene.truth,
             "magnitude": magnitude,
@@ -90,15 +96,21 @@ def draw_lens(view: View, rng: np.random.Generator, *, settings: str = "training
             "ic": scene.truth["area_psf"] * einstein / source_arcsec,
         }
         scene = Scene(scene.kind, scene.light, scene.features, truth=truth)
-        if truth["snr"] >= FAINTEST_SNR and truth["area_psf"] >= SMALLEST_AREA:
+        if recognisable(truth):
             return scene
-        if best is None or truth["area_psf"] > best[0]:
-            best = truth["area_psf"], scene
+        worth = truth["area_psf"] * (1.0 - truth["one_sided"])
+        if best is None or worth > best[0]:
+            best = worth, scene
     if best is None:
         raise ValueError(
             f"no lens in {TRIES} tries for {conditions.kind}: its PSF of {view.fwhm_arcsec:.2f} arcsec may be too wide"
         )
     return best[1]
+
+
+def recognisable(truth: Mapping[str, float]) -> bool:
+    """Whether a lens with this truth passes the cut that the module states (its Einstein radius always does)."""
+    return truth["snr"] >= FAINTEST_SNR and truth["area_psf"] >= SMALLEST_AREA and truth["one_sided"] <= ONE_SIDED
 
 
 def _deflector(
@@ -144,7 +156,13 @@ def _draw_source(
 
 
 def _scaled(
-    view: View, lens_light: NDArray[np.float32], features: NDArray[np.float32], total: float, snr: float, exposures: int
+    view: View,
+    lens_light: NDArray[np.float32],
+    features: NDArray[np.float32],
+    place: tuple[float, float],
+    total: float,
+    snr: float,
+    exposures: int,
 ) -> Scene:
     """Lens and features with ``total`` electrons together, features of the wanted ``snr`` as far as contrast allows."""
     image, lens_image = seen(view, features), seen(view, lens_light)
@@ -159,11 +177,28 @@ def _scaled(
     light = float(contrast) * total
     features_e = features * np.float32(light / inside)
     lens_e = lens_light * np.float32((total - light) / lens_inside)
-    sigmas = image * (light / inside) * math.sqrt(exposures) / np.sqrt(noise2)
+    lens_image *= (total - light) / lens_inside
+    sigmas = image * (light / inside) * math.sqrt(exposures) / np.sqrt(noise2 + np.maximum(lens_image, 0.0))
+    visible = (sigmas > 2.0) & (image * (light / inside) > VISIBLE_CONTRAST * lens_image)
     psf_px = math.pi * (0.5 * view.spread.core.fwhm_px) ** 2
-    area = float((sigmas > 2.0).sum()) / psf_px
-    truth = {"snr": unit * light, "area_psf": area, "features_magnitude": _magnitude(view, light)}
+    truth = {
+        "snr": float(np.sqrt((sigmas[visible] ** 2).sum())),
+        "area_psf": float(visible.sum()) / psf_px,
+        "one_sided": _one_sided(image * visible, view.native(np.array(place))),
+        "features_magnitude": _magnitude(view, light),
+    }
     return Scene("lens", lens_e, features_e, truth=truth)
+
+
+def _one_sided(light: NDArray[np.float32], middle: NDArray[np.float64]) -> float:
+    """The length of the mean direction of light about a place: 1 for a spot beside it, 0 for a ring."""
+    rows, columns = np.nonzero(light > 0.0)
+    if not len(rows):
+        return 1.0
+    directions = np.exp(1j * np.arctan2(rows - middle[1], columns - middle[0]))
+    # The root of the light, so that a bright image does not hide its faint counter-image.
+    weights = np.sqrt(light[rows, columns].astype(np.float64))
+    return float(np.abs((weights * directions).sum()) / weights.sum())
 
 
 def _magnitude(view: View, electrons: float) -> float:

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
     from models.simulate.viewing import View
 
-# AB magnitudes of the objects that stamps are centred on; counts rise by 10^(0.2 m).
+# AB magnitudes of the objects that stamps are centred on. They rise by 10^(0.1 m), less than counts do: lens galaxies
+# are bright.
 MAGNITUDES = {"euclid-vis": (17.8, 22.6), "kids-omegacam": (16.8, 20.8), "subaru-hsc": (17.8, 22.4)}
-STEEPNESS = 0.2
+STEEPNESS = 0.1
 NO_RING = np.array([0.0, 1.0, 0.0, 0.0, 0.0])
 NO_ARMS = np.array([2.0, 0.0, 1.0, 0.3, 0.0])
 

@@ -30,12 +30,13 @@ SURVEYS = ("euclid-vis", "kids-omegacam", "subaru-hsc")
 TASKS = ("lenses", "mergers", "discriminator")
 LABELS = {"none": 0, "lens": 1, "merger": 2, "asteroid": 3}
 # What is known of a stamp besides its label; NaN where it does not apply. ``stage`` runs from 0 at first passage to 1
-# at coalescence and beyond; ``snr`` and ``area_psf`` (above two sigma, in areas of the PSF) are those of the lensed
-# features, or of a trail.
+# at coalescence and beyond; ``snr``, ``area_psf`` (in areas of the PSF) and ``one_sided`` are those of the visible
+# lensed features (``models.simulate.lenses``); ``snr`` also that of a trail.
 TRUTH = (
     "magnitude",
     "snr",
     "area_psf",
+    "one_sided",
     "features_magnitude",
     "einstein_radius_arcsec",
     "source_radius_arcsec",

@@ -36,8 +36,8 @@ MARGIN_PX = 10
 OFFSET_PX = 2
 # How far the wings of stars reach.
 WINGS_PX = 96
-# Grid points a pixel, so that the PSF is sampled at least three times its width.
-OVERSAMPLING = {"euclid-vis": 3, "kids-omegacam": 2, "subaru-hsc": 2}
+# Grid points a pixel, so that the PSF is sampled at least three times in its width.
+OVERSAMPLING = 2
 # The share of single exposures that come with the instrument's own mask of cosmic rays, and of stacks whose pixels
 # were interpolated, and how much of a neighbour a pixel then holds.
 FLAGGED_SHARE = 0.3
@@ -94,8 +94,7 @@ def draw_view(survey: str, binning: int, seed: int, group: int) -> View:
     rng = np.random.default_rng([seed, group, zlib.crc32(survey.encode())])
     conditions = draw_conditions(rng, survey)
     spread = point_spread(conditions.optics, extent_px=WINGS_PX)
-    oversampling = max(1, OVERSAMPLING[survey] // binning + (binning > 1))
-    return make_view(conditions, spread, binning, oversampling, (STAMP_PX + 2 * MARGIN_PX) * binning)
+    return make_view(conditions, spread, binning, OVERSAMPLING // binning, (STAMP_PX + 2 * MARGIN_PX) * binning)
 
 
 def make_view(conditions: Conditions, spread: PointSpread, binning: int, oversampling: int, side_px: int) -> View:
