@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING
 from detector.companions import flags_for
 from detector.fits import read_frames
 from detector.fitsheader import BLOCK, CARD, Limits, Outline
-from detector.frameheader import frame_header, inherited, survey_and_camera
+from detector.frame import FrameLabel
+from detector.frameheader import ccd_name, frame_header, inherited, survey_and_camera
+from detector.headervalues import exposure_name, field_name
+from detector.times import mid_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from detector.fits import Reading
@@ -33,6 +36,34 @@ _EMPTY_PRIMARY = tuple(
 )
 
 
+def frame_labels(path: Path, *, limits: Limits) -> tuple[FrameLabel, ...]:
+    """Each frame of a file by its header, without reading pixels or coordinates: enough for an archive's inventory.
+
+    Raises ``BadFrame``, ``OSError``.
+    """
+    reading = read_frames(path, name=str(path), limits=limits)
+    return tuple(_label(reading.outlines[extension], reading.outlines[0]) for extension in reading.extensions)
+
+
+def _label(outline: Outline, primary: Outline) -> FrameLabel:
+    cards = inherited(outline, primary)
+    survey, camera = survey_and_camera(cards, None)
+    return FrameLabel(
+        outline.number,
+        survey.name,
+        _shape(outline),
+        exposure_name(cards, survey),
+        ccd_name(cards, survey),
+        field_name(cards, survey),
+        camera.filter_name,
+        mid_time(cards, camera.exposure_s).mjd_tai,
+    )
+
+
+def _shape(outline: Outline) -> tuple[int, int]:
+    return (outline.shape[-2], outline.shape[-1]) if len(outline.shape) >= 2 else (0, 0)
+
+
 def first_header(path: Path, *, limits: Limits) -> FrameHeader:
     """The header of the first frame of a file, without reading pixels: enough to put files in order.
 
@@ -42,18 +73,21 @@ def first_header(path: Path, *, limits: Limits) -> FrameHeader:
     outline = reading.outlines[reading.extensions[0]]
     cards = inherited(outline, reading.outlines[0])
     known = survey_and_camera(cards, None)
-    shape = (outline.shape[-2], outline.shape[-1]) if len(outline.shape) >= 2 else (0, 0)
-    return frame_header(str(path), outline, cards, known, shape=shape, alone=len(reading) == 1, flags=())
+    return frame_header(str(path), outline, cards, known, shape=_shape(outline), alone=len(reading) == 1, flags=())
 
 
-def split_frames(path: Path, *, limits: Limits) -> Iterator[tuple[int, bytes]]:
-    """Each frame of a file as a FITS file of its own, with the number of its HDU in ``path``.
+def split_frames(
+    path: Path, *, limits: Limits, extensions: Collection[int] | None = None
+) -> Iterator[tuple[int, bytes]]:
+    """Each frame of a file as a FITS file of its own, with the number of its HDU in ``path``; or those asked for.
 
     A frame in an extension becomes HDU 1 behind a primary without data that has the old primary's keywords; its flag
     map comes along. Raises ``BadFrame``, ``OSError``.
     """
     reading = read_frames(path, name=str(path), limits=limits)
     for extension in reading.extensions:
+        if extensions is not None and extension not in extensions:
+            continue
         yield extension, _alone(reading, reading.outlines[extension])
 
 

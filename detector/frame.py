@@ -70,6 +70,31 @@ class FrameHeader:
     flags: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class FrameLabel:
+    """What a frame of an archive is, as far as its header says and without its pixels; fields as in ``FrameHeader``."""
+
+    extension: int
+    survey: str
+    shape: tuple[int, int]
+    exposure: str | None = None
+    ccd: str | None = None
+    field: str | None = None
+    filter_name: str | None = None
+    mid_time_mjd_tai: float | None = None
+
+    @property
+    def identity(self) -> str | None:
+        """What two copies of one frame have in common, whatever their bytes; None where too little is known.
+
+        Numbers of exposures begin anew in some archives, so the time (to the second) belongs to it.
+        """
+        if self.exposure is None or self.ccd is None or self.mid_time_mjd_tai is None:
+            return None
+        second = round(self.mid_time_mjd_tai * 86400.0)
+        return f"{self.survey}/{self.exposure}/{self.ccd}/{second}/{self.shape[0]}x{self.shape[1]}"
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """Pixels in electrons, float32 ``[y, x]``, and their mask, uint8 of ``MaskBit``; both of ``header.shape``."""

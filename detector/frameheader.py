@@ -68,7 +68,7 @@ def frame_header(
     scale = sky.pixel_scale_arcsec or _stated_scale(cards)
     scale_flags = ("pixel-scale-from-profile",) if scale is None and survey.pixel_scale_arcsec else ()
     scale = scale or survey.pixel_scale_arcsec
-    exposure, ccd, field = exposure_name(cards, survey), _ccd_name(cards, survey), field_name(cards, survey)
+    exposure, ccd, field = exposure_name(cards, survey), ccd_name(cards, survey), field_name(cards, survey)
     absent = {"exposure-id": exposure, "ccd-id": ccd, "field": field, "pixel-scale": scale}
     missing = tuple(f"no-{word}" for word, value in absent.items() if value is None)
     return FrameHeader(
@@ -98,7 +98,7 @@ def _stated_scale(cards: Cards) -> float | None:
     return value if value and PLAUSIBLE_SCALE_ARCSEC[0] <= value <= PLAUSIBLE_SCALE_ARCSEC[1] else None
 
 
-def _ccd_name(cards: Cards, survey: Survey) -> str | None:
+def ccd_name(cards: Cards, survey: Survey) -> str | None:
     """Which CCD of the camera this is; of an EXTNAME, what is left beside the kind of image."""
     for keyword in survey.ccd_keywords:
         words = ccd_of_name(cards) if keyword == "EXTNAME" else identity(cards, keyword)

@@ -472,12 +472,7 @@ class Feed:
 
     def check(self, size_bytes: int, what: str) -> None:
         """Raise ``MessageTooLargeError`` for a frame over the limit."""
-        if size_bytes > self.settings.max_message_bytes:
-            raise MessageTooLargeError(
-                f"{what} has {size_bytes:,} bytes, the limit is max_message_bytes = "
-                f"{self.settings.max_message_bytes:,}: raise it here and on the topic (max.message.bytes), "
-                "or send a claim check (header 'uri')"
-            )
+        check_size(size_bytes, what, self.settings)
 
     def send(self, frame: Output) -> None:
         """Return when the frame is in its topic. Raises ``MessageTooLargeError``."""
@@ -487,6 +482,15 @@ class Feed:
     def close(self) -> None:
         """Close the producer; nothing is in flight between two frames."""
         self.producer.close(timeout=5)
+
+
+def check_size(size_bytes: int, what: str, settings: Settings) -> None:
+    """Raise ``MessageTooLargeError`` for a frame over the limit."""
+    if size_bytes > settings.max_message_bytes:
+        raise MessageTooLargeError(
+            f"{what} has {size_bytes:,} bytes, the limit is max_message_bytes = {settings.max_message_bytes:,}: raise "
+            "it here and on the topic (max.message.bytes), or send a claim check (header 'uri')"
+        )
 
 
 def next_offset(message: Message) -> dict[TopicPartition, OffsetAndMetadata]:
@@ -504,8 +508,11 @@ def _partition(message: Message) -> TopicPartition:
     return TopicPartition(message.topic, message.partition)
 
 
-def publish(producer: KafkaProducer, outputs: Sequence[Output], settings: Settings) -> None:
-    """Send all, then wait for every acknowledgement. Raises ``MessageTooLargeError`` with the size that was refused."""
+def publish(producer: KafkaProducer, outputs: Sequence[Output], settings: Settings) -> list[tuple[int, int]]:
+    """Send all, then wait for every acknowledgement; gives the partition and offset of each.
+
+    Raises ``MessageTooLargeError`` with the size that was refused.
+    """
     sent = []
     for output in outputs:
         # The client refuses a message with neither key nor value; with an empty key a tombstone stays a tombstone.
@@ -518,11 +525,14 @@ def publish(producer: KafkaProducer, outputs: Sequence[Output], settings: Settin
             partition=output.partition,
         )
         sent.append((output, future))
+    places: list[tuple[int, int]] = []
     for output, future in sent:
         try:
-            future.get(timeout=150)  # longer than the client's own delivery time-out, which tells more
+            place = future.get(timeout=150)  # longer than the client's own delivery time-out, which tells more
         except (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError):
             raise MessageTooLargeError(
                 f"{settings.bootstrap_servers} refused a message of {len(output.value or b''):,} bytes for "
                 f"{settings.topic(output.topic)}: raise that topic's max.message.bytes (`needlestream topics` shows it)"
             ) from None
+        places.append((int(place.partition), int(place.offset)))
+    return places

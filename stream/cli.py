@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from stream.commands import accounts, demo, files, linking, streaming
+from stream.commands import accounts, demo, files, linking, replaying, streaming
 
 app = typer.Typer(
     name="needlestream",
@@ -18,6 +18,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 streaming.register(app)
+replaying.register(app)
 accounts.register(app)
 files.register(app)
 linking.register(app)

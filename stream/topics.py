@@ -87,8 +87,20 @@ def committed_offsets(settings: Settings) -> dict[int, int]:
         partitions = [
             TopicPartition(settings.topic(FRAMES), part["partition_index"]) for part in described["partitions"]
         ]
-        group = _patiently(lambda: admin.list_group_offsets({settings.group_id: partitions}))[settings.group_id]
-    return {partition.partition: entry.offset for partition, entry in group.items() if entry.offset >= 0}
+        group = group_offsets(admin, settings, partitions)
+    return {partition.partition: offset for partition, offset in group.items()}
+
+
+def group_offsets(admin: Any, settings: Settings, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+    """Give the committed offset of the workers' group for each of these partitions that has one."""
+    group = _patiently(lambda: admin.list_group_offsets({settings.group_id: partitions}))[settings.group_id]
+    return {partition: entry.offset for partition, entry in group.items() if entry.offset >= 0}
+
+
+def partition_offsets(admin: Any, partitions: list[TopicPartition], *, latest: bool) -> dict[TopicPartition, int]:
+    """Give the end of each partition's log, or its beginning."""
+    found = admin.list_partition_offsets(dict.fromkeys(partitions, -1 if latest else -2))  # Kafka's own sentinels
+    return {partition: entry.offset for partition, entry in found.items()}
 
 
 def topic_states(settings: Settings) -> list[TopicState]:
@@ -115,8 +127,8 @@ def _state(admin: Any, name: str, settings: Settings) -> TopicState:
     full_name = settings.topic(name)
     (described,) = admin.describe_topics([full_name])
     partitions = [TopicPartition(full_name, part["partition_index"]) for part in described["partitions"]]
-    ends = _offsets(admin, partitions, -1)
-    starts = _offsets(admin, partitions, -2)
+    ends = partition_offsets(admin, partitions, latest=True)
+    starts = partition_offsets(admin, partitions, latest=False)
     return TopicState(
         full_name,
         True,
@@ -127,12 +139,6 @@ def _state(admin: Any, name: str, settings: Settings) -> TopicState:
     )
 
 
-def _offsets(admin: Any, partitions: list[TopicPartition], which: int) -> dict[TopicPartition, int]:
-    """Give the last (-1) or first (-2) offset of each partition: Kafka's own sentinels."""
-    found = admin.list_partition_offsets(dict.fromkeys(partitions, which))
-    return {partition: entry.offset for partition, entry in found.items()}
-
-
 def _lag(
     admin: Any,
     partitions: list[TopicPartition],
@@ -140,8 +146,8 @@ def _lag(
     ends: dict[TopicPartition, int],
     settings: Settings,
 ) -> int:
-    group = _patiently(lambda: admin.list_group_offsets({settings.group_id: partitions}))[settings.group_id]
-    done = {partition: max(entry.offset, starts[partition]) for partition, entry in group.items()}
+    group = group_offsets(admin, settings, partitions)
+    done = {partition: max(offset, starts[partition]) for partition, offset in group.items()}
     return sum(ends[partition] - done.get(partition, starts[partition]) for partition in partitions)
 
 

@@ -193,9 +193,9 @@ def _stream(screen: Console, places: Places, files: Sequence[Path], settings: Se
         if getattr(settings, name) != Settings.model_fields[name].default:
             worker_words += [f"--{name}", str(getattr(settings, name))]
     worker_words += [] if weights == "streaknet" else ["--weights", weights]
-    # A state file of our own: the port may be one that an earlier demo had, and nothing of that is sent already.
-    state = ["--state", str(places.logs / "replay-state.txt"), "--restart"]
-    replay_words = ["replay", *map(str, files), "--bootstrap-servers", address, *state]
+    # All that is given comes back, copies too; the embedded broker has forgotten what an earlier demo sent.
+    replay_words = ["replay", *map(str, files), "--bootstrap-servers", address, "--delivery", settings.delivery]
+    replay_words += ["--state", str(places.logs), "--keep-copies", "--run", "demo"]
 
     head(screen, 2, "The stream: three processes on this machine")
     with contextlib.ExitStack() as running:

@@ -1,23 +1,18 @@
-"""Commands that talk to Kafka (``run``, ``replay``, ``topics``, ``broker``); and ``settings``: every knob, shown."""
+"""Commands that talk to Kafka (``run``, ``topics``, ``broker``); and ``settings``: every knob, shown."""
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import os
 import sys
 from importlib import metadata
-from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 from pydantic import SecretStr
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from stream.archive import SentFrames, default_state_file, in_time_order, parse_rate, replay
-from stream.broker import Feed, check_reachable, explained
+from stream.broker import check_reachable, explained
 from stream.claims import Claims, RootError, check_roots
 from stream.commands.options import (
     BELIEF,
@@ -25,13 +20,11 @@ from stream.commands.options import (
     CREATION,
     broker_errors,
     config_annotation,
-    frame_limits,
     settings_or_exit,
     with_settings,
 )
 from stream.embedded import ADDRESS, broker_command
 from stream.logs import configure_logs
-from stream.messages import FRAMES
 from stream.settings import Settings, sources
 from stream.topics import create_missing_topics, topic_states
 
@@ -49,18 +42,9 @@ WORKER = (
 def register(app: typer.Typer) -> None:
     """Add this module's commands to the program."""
     app.command("run")(run_command)
-    app.command("replay")(replay_command)
     app.command("topics")(topics_command)
     app.command("broker")(broker_command_foreground)
     app.command("settings")(settings_command)
-
-
-def _rate(text: str) -> str:
-    try:
-        parse_rate(text)
-    except ValueError:
-        raise typer.BadParameter("give max, real-time, or a speed-up such as 10x") from None
-    return text
 
 
 @with_settings(*CONNECTION, *CREATION, *WORKER)
@@ -96,67 +80,6 @@ def run_command(
     with broker_errors():
         check_reachable(settings)  # before the networks are loaded
         run_worker(settings, _examiner(settings, weights), Limits(count, idle_timeout))
-
-
-@with_settings(*CONNECTION, *CREATION, *BELIEF)
-def replay_command(
-    *,
-    paths: Annotated[list[Path], typer.Argument(exists=True, help="FITS files and folders (searched to the bottom).")],
-    settings: Settings,
-    rate: Annotated[str, typer.Option(help="max, real-time, or a speed-up such as 10x.", callback=_rate)] = "max",
-    split: Annotated[bool, typer.Option("--split", help="Each science HDU becomes a message of its own.")] = False,
-    state: Annotated[
-        Path | None,
-        typer.Option(dir_okay=False, help="Note here what was sent, and send on the next call only what is new."),
-    ] = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Forget where an earlier call stopped.")] = False,
-) -> None:
-    """Send archived exposures into the topic `frames`, in the order of their mid-times.
-
-    A replay that was stopped goes on where it was when the same command is given again. With --state the note stays
-    after the end, for folders that grow. Exit status 1 when a file could not be sent (the others are).
-
-    For example:
-
-        needlestream replay night/ --rate 10x
-
-        needlestream replay mosaic_70hdu.fits.fz --split
-    """
-    from detector.fitsarchive import first_header, split_frames  # noqa: PLC0415 - astropy: only this command waits
-    from stream.batch import fits_files  # noqa: PLC0415
-
-    configure_logs("console")
-    sent = SentFrames(
-        state or default_state_file(paths, settings.topic(FRAMES), settings.bootstrap_servers, split=split)
-    )
-    if restart:
-        sent.file.unlink(missing_ok=True)
-        sent = SentFrames(sent.file)
-    screen = Console(stderr=True)
-    limits = frame_limits(settings)
-    with broker_errors(), explained(settings):
-        check_reachable(settings)
-        create_missing_topics(settings)
-        files = in_time_order(fits_files(paths), functools.partial(first_header, limits=limits))
-        if len(sent):
-            screen.print(f"going on after {len(sent)} frames that were sent before ({sent.file}; --restart forgets)")
-        with contextlib.closing(Feed(settings)) as feed, _progress(screen) as bar:
-            task = bar.add_task("replay", total=len(files))
-            refused = replay(
-                files,
-                feed,
-                sent,
-                speed=parse_rate(rate),
-                split=functools.partial(split_frames, limits=limits) if split else None,
-                progress=lambda file: bar.update(task, advance=1, description=file.path.name),
-            )
-    for reason in refused:
-        typer.echo(f"refused: {reason}", err=True)
-    if state is None:
-        sent.file.unlink(missing_ok=True)
-    typer.echo(f"{len(files) - len(refused)} of {len(files)} files sent to {settings.topic(FRAMES)}")
-    if refused:
-        raise typer.Exit(1)
 
 
 @with_settings(*CONNECTION, *CREATION, "group_id")
@@ -247,8 +170,3 @@ def _shown(value: Any) -> str:
     if isinstance(value, tuple):
         return ",".join(str(part) for part in value)
     return "" if value is None else str(value)
-
-
-def _progress(screen: Console) -> Progress:
-    columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
-    return Progress(*columns, console=screen)

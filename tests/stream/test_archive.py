@@ -1,118 +1,167 @@
-"""Replay: in the order of the night, at a chosen rate, on from where it stopped."""
+"""Replay: in the order of the night, at a chosen rate, each frame once, on from where it stopped."""
 
+import csv
 import time
-from functools import partial
 
-import numpy as np
 import pytest
-from astropy.io import fits
 from typer.testing import CliRunner
 
-from detector.fitsarchive import first_header, split_frames
-from detector.fitsheader import Limits
-from stream.archive import SentFrames, default_state_file, in_time_order, parse_rate, replay
-from stream.broker import MessageTooLargeError
+from stream.archive import parse_rate, run_name
 from stream.cli import app
+from stream.inventory import Selection
+from stream.lag import Gate
 from stream.messages import EXAMINED, FRAMES, REJECTED
+from tests.stream.archives import Tape, image, night, opened, run
 from tests.stream.topics import finish, read_all, read_avro, start_worker
 
-PEEK = partial(first_header, limits=Limits())
 
-
-class Tape:
-    """A feed that remembers; stops the replay after so many frames."""
-
-    def __init__(self, until=None, limit=10**9):
-        self.frames, self.until, self.limit = [], until, limit
-
-    def check(self, size_bytes, what):
-        if size_bytes > self.limit:
-            raise MessageTooLargeError(f"{what} has {size_bytes:,} bytes")
-
-    def send(self, frame):
-        if len(self.frames) == self.until:
-            raise KeyboardInterrupt
-        self.check(len(frame.value), "it")
-        self.frames.append(frame)
-
-    @property
-    def names(self):
-        return [dict(frame.headers)["name"].decode().rpartition("/")[2] for frame in self.frames]
-
-
-def image(path, *, date=None, exposure=None, size=24, n_hdus=0):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(1)
-    hdus = [fits.PrimaryHDU(None if n_hdus else rng.normal(100, 5, (size, size)).astype(np.float32))]
-    hdus += [fits.ImageHDU(rng.normal(100, 5, (size, size)).astype(np.float32), name=f"CCD{n}") for n in range(n_hdus)]
-    if date:
-        hdus[0].header["DATE-OBS"], hdus[0].header["EXPTIME"] = date, 10.0
-    if exposure:
-        hdus[0].header["EXPNUM"] = exposure
-    fits.HDUList(hdus).writeto(path)
-    return path
-
-
-def night(folder):
-    """Files whose names are not in the order of their times; one without a time, one that is no FITS."""
-    image(folder / "b.fits", date="2024-05-06T01:00:00", exposure=1)
-    image(folder / "deep" / "a.fits", date="2024-05-06T03:00:00", exposure=3)
-    image(folder / "c.fits", date="2024-05-06T02:00:00", exposure=2)
-    image(folder / "timeless.fits")
-    (folder / "broken.fits").write_bytes(b"SIMPLE  = hm")
-    return sorted(folder.rglob("*.fits"))
-
-
-def run(files, feed, sent, *, speed=None, split=None):
-    return replay(in_time_order(files, PEEK), feed, sent, speed=speed, split=split, progress=lambda _: None)
+def where(settings, tmp_path):
+    names = ["--bootstrap-servers", settings.bootstrap_servers, "--topic-prefix", settings.topic_prefix]
+    return [*names, "--state", str(tmp_path / "state"), "--partitions", "2"]
 
 
 def test_frames_are_sent_in_the_order_of_their_times_and_then_the_others(tmp_path):
     tape = Tape()
-    assert run(night(tmp_path), tape, SentFrames(tmp_path / "state")) == []
-    assert tape.names == ["b.fits", "c.fits", "a.fits", "broken.fits", "timeless.fits"]
-    assert [frame.key for frame in tape.frames[:4]] == [b"1", b"2", b"3", b"broken.fits"]
+    outcomes = run([night(tmp_path)], tape, state=tmp_path)
+    assert {outcome.reason for outcome in outcomes.values()} == {""}
+    assert tape.names == ["b.fits", "c.fits", "a.fits", "timeless.fits", "broken.fits"]
+    assert [frame.key for frame in tape.frames[:4]] == [b"1", b"2", b"3", b"timeless.fits"]
     assert tape.frames[0].value == (tmp_path / "b.fits").read_bytes()
+    assert all(("replayed", b"tape") in frame.headers for frame in tape.frames)
 
 
 def test_a_replay_goes_on_where_it_stopped(tmp_path):
-    files, state = night(tmp_path), tmp_path / "notes" / "state"
+    archive, sent = night(tmp_path / "night"), Tape().sent
     names = []
     for until in (2, 1, None):
-        tape = Tape(until)
+        tape = Tape(until, sent=sent)
         try:
-            run(files, tape, SentFrames(state))
+            run([archive], tape, state=tmp_path)
         except KeyboardInterrupt:
             assert until
         names += tape.names
-    assert names == ["b.fits", "c.fits", "a.fits", "broken.fits", "timeless.fits"]
-    again = Tape()
-    run(files, again, SentFrames(state))
+    assert names == ["b.fits", "c.fits", "a.fits", "timeless.fits", "broken.fits"]
+    again = Tape(sent=sent)
+    assert {outcome.reason for outcome in run([archive], again, state=tmp_path).values()} == {"sent-before"}
     assert again.names == []
 
 
 def test_split_sends_each_frame_of_a_file_and_goes_on_within_it(tmp_path):
     file = image(tmp_path / "mosaic.fits", date="2024-05-06T01:00:00", exposure=9, n_hdus=4)
-    split = partial(split_frames, limits=Limits())
-    first, second = Tape(until=3), Tape()
+    first = Tape(until=3)
     with pytest.raises(KeyboardInterrupt):
-        run([file], first, SentFrames(tmp_path / "state"), split=split)
-    run([file], second, SentFrames(tmp_path / "state"), split=split)
+        run([file], first, state=tmp_path, each_hdu=True)
+    second = Tape(sent=first.sent)
+    run([file], second, state=tmp_path, each_hdu=True)
     assert [frame.key for frame in first.frames + second.frames] == [b"9/1", b"9/2", b"9/3", b"9/4"]
 
 
 def test_a_file_over_the_limit_is_refused_with_its_size_and_the_rest_goes_on(tmp_path):
     files = [image(tmp_path / "large.fits", size=300), image(tmp_path / "small.fits")]
     tape = Tape(limit=100_000)
-    (refused,) = run(files, tape, SentFrames(tmp_path / "state"))
-    assert "large.fits has 362,880 bytes" in refused
+    outcomes = run(files, tape, state=tmp_path)
+    assert outcomes["large.fits"].reason == "refused"
+    assert "large.fits has 362,880 bytes" in outcomes["large.fits"].detail
     assert tape.names == ["small.fits"]
 
 
+def test_the_same_bytes_are_sent_once_and_the_copy_is_named(tmp_path):
+    original = image(tmp_path / "a.fits", seed=5)
+    (tmp_path / "b.fits").write_bytes(original.read_bytes())
+    (tmp_path / "broken.fits").write_bytes(b"no FITS")
+    (tmp_path / "broken too.fits").write_bytes(b"no FITS")
+    tape = Tape()
+    outcomes = run([tmp_path], tape, state=tmp_path / "state")
+    assert tape.names == ["a.fits", "broken too.fits"]
+    assert outcomes["b.fits"].reason == outcomes["broken.fits"].reason == "same-content"
+    assert str(original) in outcomes["b.fits"].detail
+
+
+def test_the_same_exposure_in_another_file_is_sent_once(tmp_path):
+    told = {"date": "2024-05-06T01:00:00", "exposure": 7, "ccd": 2}
+    image(tmp_path / "a.fits", **told)
+    image(tmp_path / "reduced.fits", seed=2, **told)
+    image(tmp_path / "other ccd.fits", **{**told, "ccd": 3})
+    image(tmp_path / "other night.fits", **{**told, "date": "2024-05-07T01:00:00"})
+    image(tmp_path / "other half.fits", size=30, **told)
+    image(tmp_path / "no ccd 1.fits", **{**told, "ccd": None})
+    image(tmp_path / "no ccd 2.fits", seed=3, **{**told, "ccd": None})
+    tape = Tape()
+    outcomes = run([tmp_path], tape, state=tmp_path / "state")
+    assert [name for name, outcome in outcomes.items() if outcome.reason] == ["reduced.fits"]
+    assert outcomes["reduced.fits"].reason == "same-exposure"
+    assert "a.fits" in outcomes["reduced.fits"].detail
+    everything = Tape()
+    run([tmp_path], everything, state=tmp_path / "state", keep_copies=True)
+    assert len(everything.frames) == 7
+
+
+def test_of_a_mosaic_only_what_no_other_file_had_is_sent(tmp_path):
+    told = {"date": "2024-05-06T01:00:00", "exposure": 9}
+    image(tmp_path / "a.fits", ccd=2, seed=7, **told)
+    image(tmp_path / "mosaic.fits", n_hdus=3, **told)
+    tape = Tape()
+    run([tmp_path], tape, state=tmp_path / "state")
+    assert [frame.key for frame in tape.frames] == [b"9/2", b"9/1", b"9/3"]
+
+
+@pytest.mark.parametrize(
+    ("selection", "keys"),
+    [
+        (Selection(exposures=("2", "3")), [b"2/1", b"3/1"]),
+        (Selection(fields=("N",)), [b"1/1", b"3/1"]),
+        (Selection(filters=("r",), fields=("N", "S")), [b"2/1"]),
+        (Selection(after_mjd_tai=60436.06, before_mjd_tai=60436.1), [b"2/1"]),
+        (Selection(ccds=("2",)), [b"4/2"]),
+        (Selection(ccds=("9",)), []),
+    ],
+)
+def test_a_selection_sends_the_frames_that_were_asked_for(tmp_path, selection, keys):
+    for number, (field, name) in enumerate(zip("NSN", "grg", strict=True), 1):
+        date = f"2024-05-06T0{number}:00:00"
+        image(tmp_path / f"{number}.fits", date=date, exposure=number, ccd=1, seed=number, field=field, filter=name)
+    image(tmp_path / "mosaic.fits", date="2024-05-06T04:00:00", exposure=4, n_hdus=3)
+    (tmp_path / "broken.fits").write_bytes(b"no FITS")
+    tape = Tape()
+    run([tmp_path], tape, state=tmp_path / "state", selection=selection)
+    assert [frame.key for frame in tape.frames] == keys
+
+
+def test_headers_are_read_once_and_again_when_a_file_has_changed(tmp_path):
+    archive = night(tmp_path / "night")
+    inventory, opened_files = opened(tmp_path), []
+
+    def look(path):
+        opened_files.append(path.name)
+        return ()
+
+    from tests.stream.archives import look as labels  # noqa: PLC0415
+
+    for version, expected in (("1", 5), ("1", 1), ("2", 5)):
+        inventory = opened(tmp_path, version)
+        opened_files.clear()
+        inventory.scan([archive], lambda path: look(path) or labels(path), looked=lambda _: None)
+        assert len(opened_files) == expected  # broken.fits might be readable with other limits: each time
+        inventory.close()
+    (archive / "c.fits").unlink()
+    image(archive / "c.fits", date="2024-05-06T09:00:00", exposure=2, size=25)
+    (archive / "b.fits").unlink()
+    tape = Tape()
+    run([archive], tape, state=tmp_path)
+    assert tape.names == ["a.fits", "c.fits", "timeless.fits", "broken.fits"]
+
+
+def test_an_inventory_that_is_damaged_is_made_again(tmp_path):
+    (tmp_path / "archive.sqlite").write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
+    tape = Tape()
+    run([night(tmp_path / "night")], tape, state=tmp_path)
+    assert len(tape.frames) == 5
+
+
 def test_the_rate_is_that_of_the_night_or_faster(tmp_path):
-    files = night(tmp_path)
+    archive = night(tmp_path)
     started = time.monotonic()
-    run(files, Tape(), SentFrames(tmp_path / "state"), speed=7200 / 0.4)
+    run([archive], Tape(), state=tmp_path, speed=7200 / 0.4)
     assert 0.4 <= time.monotonic() - started < 3
 
 
@@ -123,29 +172,65 @@ def test_rates_are_read_as_people_write_them():
             parse_rate(text)
 
 
-def test_each_replay_has_a_state_file_of_its_own(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    a = default_state_file([tmp_path], "frames", "kafka:9092", split=False)
-    others = [
-        default_state_file([tmp_path / "b"], "frames", "kafka:9092", split=False),
-        default_state_file([tmp_path], "night.frames", "kafka:9092", split=False),
-        default_state_file([tmp_path], "frames", "kafka:9093", split=False),
-        default_state_file([tmp_path], "frames", "kafka:9092", split=True),
-    ]
-    assert len({a, *others}) == 5
-    assert a.is_relative_to(tmp_path)
+def test_a_run_is_named_after_its_paths(tmp_path):
+    a, b = tmp_path / "a night", tmp_path / "b"
+    assert run_name([a, b]) == run_name([a, b / "." / ""]) != run_name([b])
+    assert run_name([a]).startswith("a-night-")
+
+
+def test_a_frame_waits_while_too_many_are_waiting_for_the_workers():
+    answers, asked = [9, 5, 2, 3], []
+    gate = Gate(lambda: asked.append(1) or answers.pop(0), 3, lambda: False)
+    gate.wait()
+    assert (len(asked), gate.lag) == (3, 2)
+    answers[:] = [1]
+    gate.wait()  # with what was sent meanwhile there may be three: it asks
+    assert (len(asked), gate.lag) == (4, 1)
+
+
+def test_a_replay_that_is_told_to_stop_waits_no_longer():
+    Gate(lambda: 99, 3, lambda: True).wait()
+
+
+def test_a_dry_run_says_what_would_be_sent_and_why_not_the_rest(tmp_path):
+    told = {"date": "2024-05-06T01:00:00", "exposure": 7, "ccd": 2, "filter": "r"}
+    image(tmp_path / "night" / "a.fits", **told)
+    image(tmp_path / "night" / "b.fits", seed=2, **told)
+    words = ["replay", str(tmp_path / "night"), "--dry-run", "--state", str(tmp_path / "state")]
+    result = CliRunner().invoke(app, [*words, "--bootstrap-servers", "127.0.0.1:1", "--after", "2024-05-06"])
+    assert result.exit_code == 0, result.output
+    rows = [line.split("\t") for line in result.stdout.splitlines()]
+    assert [row[0] for row in rows] == ["send", "same-exposure"]
+    assert rows[0][1:6] == ["7", "2", "-", "r", "2024-05-06T01:00:05.000Z"]
+    assert "what was sent before is not known" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says"), [(["--after", "May"], "a date or a time"), (["--run", "a b"], "letters, digits")]
+)
+def test_what_is_no_time_or_no_name_is_a_usage_error(tmp_path, words, says):
+    result = CliRunner().invoke(app, ["replay", str(tmp_path), *words])
+    assert result.exit_code == 2
+    assert says in result.output
 
 
 @pytest.mark.kafka
-def test_replayed_files_come_out_examined_or_rejected(kafka_settings, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    night(tmp_path / "night")
-    image(tmp_path / "night" / "mosaic.fits", date="2024-05-06T04:00:00", exposure=4, n_hdus=3)
-    where = ["--bootstrap-servers", kafka_settings.bootstrap_servers, "--topic-prefix", kafka_settings.topic_prefix]
-    result = CliRunner().invoke(app, ["replay", str(tmp_path / "night"), *where, "--partitions", "2"])
+def test_replayed_files_come_out_examined_or_rejected(kafka_settings, tmp_path):
+    archive = night(tmp_path / "night")
+    image(archive / "mosaic.fits", date="2024-05-06T04:00:00", exposure=4, n_hdus=3)
+    (archive / "copy.fits").write_bytes((archive / "mosaic.fits").read_bytes())
+    words = ["replay", str(archive), *where(kafka_settings, tmp_path), "--run", "spring"]
+    result = CliRunner().invoke(app, [*words, "--manifest", str(tmp_path / "sent.csv")])
     assert result.exit_code == 0, result.output
-    assert "6 of 6 files sent" in result.output
-    assert len(read_all(kafka_settings, FRAMES)) == 6
+    assert "6 of 7 files sent" in result.output
+    frames = read_all(kafka_settings, FRAMES)
+    assert len(frames) == 6
+    assert {dict(frame.headers)["replayed"] for frame in frames} == {b"spring"}
+    with (tmp_path / "sent.csv").open() as table:
+        rows = list(csv.DictReader(table))
+    assert sorted(row["status"] for row in rows) == ["same-exposure"] + ["sent"] * 6
+    lie = {(int(row["partition"]), int(row["offset"])) for row in rows if row["status"] == "sent"}
+    assert lie == {(frame.partition, frame.offset) for frame in frames}
     status, said = finish(start_worker(kafka_settings, "--fits", "--count", "6"))
     assert status == 0, said
     examined = read_avro(kafka_settings, EXAMINED)
@@ -155,19 +240,20 @@ def test_replayed_files_come_out_examined_or_rejected(kafka_settings, tmp_path, 
         *[("4", n) for n in (1, 2, 3)],
     ]
     (rejected,) = read_all(kafka_settings, REJECTED)
-    assert rejected.value == (tmp_path / "night" / "broken.fits").read_bytes()
-    assert not list((tmp_path / "state").rglob("replay-*"))
+    assert rejected.value == (archive / "broken.fits").read_bytes()
 
 
 @pytest.mark.kafka
-def test_with_a_state_file_only_what_is_new_is_sent(kafka_settings, tmp_path):
-    folder, state = tmp_path / "night", tmp_path / "sent.txt"
-    where = ["--bootstrap-servers", kafka_settings.bootstrap_servers, "--topic-prefix", kafka_settings.topic_prefix]
+def test_the_same_command_sends_only_what_is_new_and_restart_all(kafka_settings, tmp_path):
+    folder = tmp_path / "night"
+    words = ["replay", str(folder), *where(kafka_settings, tmp_path)]
     for number in range(3):
-        image(folder / f"{number}.fits", date=f"2024-05-06T0{number}:00:00")
-        result = CliRunner().invoke(app, ["replay", str(folder), *where, "--state", str(state)])
+        image(folder / f"{number}.fits", date=f"2024-05-06T0{number}:00:00", seed=number)
+        result = CliRunner().invoke(app, words)
         assert result.exit_code == 0, result.output
     assert len(read_all(kafka_settings, FRAMES)) == 3
-    result = CliRunner().invoke(app, ["replay", str(folder), *where, "--state", str(state), "--restart"])
+    assert "nothing new" in CliRunner().invoke(app, words).output
+    result = CliRunner().invoke(app, [*words, "--restart"])
     assert result.exit_code == 0, result.output
     assert len(read_all(kafka_settings, FRAMES)) == 6
+    assert "nothing new" in CliRunner().invoke(app, words).output
