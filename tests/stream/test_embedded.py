@@ -1,5 +1,6 @@
 """The embedded broker: what the demo rests on."""
 
+import contextlib
 import subprocess
 import sys
 import time
@@ -53,7 +54,10 @@ def test_the_broker_command_serves_on_the_loopback_address_alone_and_stops_on_si
 def open_ports(pid):
     """Where a process listens, as the kernel says (state 0A)."""
     process = Path(f"/proc/{pid}")
-    sockets = {str(link.readlink()) for link in (process / "fd").iterdir()}
+    sockets = set()
+    for link in (process / "fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it comes and goes while we look
+            sockets.add(str(link.readlink()))
     found = set()
     for family in ("tcp", "tcp6"):
         for line in (process / "net" / family).read_text().splitlines()[1:]:
