@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 from detector.frame import BadFrame
 from stream.broker import MessageTooLargeError
 from stream.manifest import SentFrame
-from stream.messages import FRAMES, Output
+from stream.messages import FRAMES, REPLAYED, Output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 SECONDS_A_DAY = 86400.0
 NAP_S = 0.2  # how soon a replay that waits for its time notices that it shall stop
-REPLAYED = "replayed"  # header of a frame message: the name of the run
 
 
 class Split(Protocol):
