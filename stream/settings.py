@@ -86,6 +86,18 @@ class Settings(BaseSettings):
     )
     metrics_port: int | None = Field(None, ge=0, le=65535, description="Prometheus metrics; 0: any free port.")
     metrics_address: str = Field("127.0.0.1", description="Address that the metrics port is bound to.")
+    sensitivity_share: float = Field(
+        0.01,
+        ge=0,
+        le=1,
+        description="Share of the frames that are examined once more with synthetic streaks in a copy; 0: none.",
+    )
+    sensitivity_window: int = Field(
+        300, ge=30, le=100_000, description="Synthetic streaks, the last ones, that say how deep the search goes."
+    )
+    sensitivity_lag: int = Field(
+        10, ge=0, description="No frame is examined twice while more messages than this wait for the worker."
+    )
     claim_roots: Annotated[tuple[Path | str, ...], NoDecode] = Field(
         (),
         description="Where a message's uri header may point into: folders, file:// URIs, or others that fsspec reaches "

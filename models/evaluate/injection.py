@@ -92,7 +92,9 @@ def canvas(frame: Frame) -> Canvas:
     return Canvas(frame, mask, sky, psf)
 
 
-def draw_streaks(rng: np.random.Generator, on: Canvas, per_ccd: float) -> NDArray[np.void]:
+def draw_streaks(
+    rng: np.random.Generator, on: Canvas, per_ccd: float, *, snr_range: tuple[float, float] = SNR_RANGE
+) -> NDArray[np.void]:
     """Streaks for one round (``INJECTED``): as many as ``per_ccd`` in a Euclid CCD, at least ``FEWEST``, none touching.
 
     Fewer where the frame has no room; lengths and SNRs are spread evenly in their logarithms.
@@ -117,7 +119,7 @@ def draw_streaks(rng: np.random.Generator, on: Canvas, per_ccd: float) -> NDArra
     for k, name in enumerate(("x0", "y0", "x1", "y1")):
         rows[name] = flat[:, k]
     rows["length_px"] = length[kept]
-    rows["snr_limit"] = np.exp(rng.uniform(math.log(SNR_RANGE[0]), math.log(SNR_RANGE[1]), len(kept)))
+    rows["snr_limit"] = np.exp(rng.uniform(math.log(snr_range[0]), math.log(snr_range[1]), len(kept)))
     power = np.array([(stamp**2).sum() for _, stamp in (unit_streak(one, on.psf) for one in placed)])
     rows["flux_e"] = rows["snr_limit"] * noise_at(on.sky, flat, shape) / np.sqrt(power)
     return rows

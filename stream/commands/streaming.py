@@ -36,6 +36,7 @@ WORKER = (
     *("transaction_timeout_s", *BELIEF, "max_claim_bytes", "claim_roots"),
     *("many_streaks", "method", "expected_streaks_per_frame"),
     *("link_threshold", "metrics_port", "metrics_address", "log_format"),
+    *("sensitivity_share", "sensitivity_window", "sensitivity_lag"),
 )
 
 
@@ -143,6 +144,8 @@ def _examiner(settings: Settings, weights: str) -> Examiner:
     from detector.fits import read_frames  # noqa: PLC0415 - astropy, numba, torch: only a worker waits for them
     from detector.frame import BadFrame  # noqa: PLC0415
     from detector.survey import SURVEYS  # noqa: PLC0415
+    from models.evaluate.sensitivity import Sensitivity  # noqa: PLC0415
+    from models.predictor import device_memory_bytes  # noqa: PLC0415
     from stream.commands.science import load_science  # noqa: PLC0415
     from stream.service import Examiner  # noqa: PLC0415
 
@@ -161,6 +164,8 @@ def _examiner(settings: Settings, weights: str) -> Examiner:
         max_message_bytes=settings.max_message_bytes,
         program_version=metadata.version("needlestream"),
         weights_versions={weights: science.network.weights.sha256},
+        sensitivity=Sensitivity(science.examine, window=settings.sensitivity_window).measure,
+        gpu_memory=functools.partial(device_memory_bytes, science.network.device),
     )
 
 
