@@ -40,6 +40,17 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def device_memory_bytes(device: torch.device) -> dict[str, int]:
+    """Memory of a GPU: ``used`` by tensors, ``reserved`` for them, ``total``; all 0 for a CPU."""
+    if device.type != "cuda":
+        return dict.fromkeys(("used", "reserved", "total"), 0)
+    return {
+        "used": torch.cuda.memory_allocated(device),
+        "reserved": torch.cuda.memory_reserved(device),
+        "total": torch.cuda.get_device_properties(device).total_memory,
+    }
+
+
 @dataclass(frozen=True, eq=False)
 class StreakPredictor:
     """A trained StreakNet on a device, and the AsteroidNet that verifies: satisfies ``detector.examine.StreakNetwork``.

@@ -19,6 +19,7 @@ import signal
 import time
 import uuid
 from dataclasses import dataclass
+from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -72,6 +73,7 @@ def run_linker(settings: Settings, scorer: Scorer, *, idle_timeout_s: float | No
     Raises ``BrokerError``.
     """
     metrics = LinkerMetrics()
+    metrics.registry.show_build("linker", metadata.version("needlestream"), {})
     if settings.metrics_port is not None:
         port = metrics.serve(settings.metrics_port, settings.metrics_address)
         log.info("metrics served", url=f"http://{settings.metrics_address}:{port}/metrics")

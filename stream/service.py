@@ -7,7 +7,8 @@ How it fails at night: a frame that can never be read (``BadFrame``) is rejected
 (GPU, disk, broker, a defect of ours) leaves the loop with nothing acknowledged for the message in hand; the next worker
 gets it again. A message that took down so many workers as ``DEATHS_TO_REJECT`` (killed for memory, crashed in native
 code, stopped by a defect) is rejected unread. SIGTERM lets the message in hand be finished, then the worker leaves the
-group.
+group. A small share of the frames is examined once more, with synthetic streaks in a copy, when all about them is
+committed: whatever happens then costs no answer, and the frame behind waits for it.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from detector.frame import Frame
     from detector.streaks import Findings
+    from models.evaluate.sensitivity import Trial
     from stream.broker import Delivery
     from stream.messages import Message, Output
     from stream.settings import Settings
@@ -55,9 +57,19 @@ class Read(Protocol):
         """Give the frames one after the other; raises ``BadFrame`` when there is nothing to go through."""
 
 
+class Sensitivity(Protocol):
+    """What measures how much is missed (``models.evaluate.sensitivity``)."""
+
+    def wants(self, frame: Frame) -> bool:
+        """Say whether ``frame`` is one of those to be measured."""
+
+    def measure(self, frame: Frame, findings: Findings) -> Trial | None:
+        """Give what a copy with synthetic streaks tells; None where there is no room. Raises ``BadFrame``."""
+
+
 @dataclass(frozen=True)
 class Examiner:
-    """What a worker does with a message; ``clock`` gives Unix time."""
+    """What a worker does with a message; ``clock`` gives Unix time, ``gpu_memory`` bytes by kind."""
 
     read: Read
     examine: Callable[[Frame], Findings]
@@ -65,25 +77,32 @@ class Examiner:
     max_message_bytes: int = 2**31
     program_version: str = ""
     weights_versions: Mapping[str, str] = field(default_factory=dict)
+    sensitivity: Sensitivity | None = None
+    gpu_memory: Callable[[], Mapping[str, int]] = dict
     clock: Callable[[], float] = time.time
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Everything that one message leads to."""
+    """Everything that one message leads to; ``chosen`` is the frame that is to be examined with more streaks in it."""
 
     outputs: tuple[Output, ...]
     findings: tuple[Findings, ...]
     rejects: tuple[BadFrame, ...]
     seconds: Mapping[str, float]
+    chosen: tuple[Frame, Findings] | None = None
 
 
 @dataclass(frozen=True)
 class Limits:
-    """When a worker ends by itself: after so many messages, or without any for so long; None is never."""
+    """When a worker ends by itself: after so many messages, or without any for so long; None is never.
+
+    With more than ``sensitivity_lag`` messages waiting, no frame is examined a second time.
+    """
 
     count: int | None = None
     idle_timeout_s: float | None = None
+    sensitivity_lag: int = 0
 
 
 def run_worker(settings: Settings, examiner: Examiner, limits: Limits) -> int:
@@ -92,6 +111,7 @@ def run_worker(settings: Settings, examiner: Examiner, limits: Limits) -> int:
     Raises ``BrokerError``; whatever ``examine`` raises besides ``BadFrame`` goes through.
     """
     metrics = Metrics()
+    metrics.registry.show_build("worker", examiner.program_version, examiner.weights_versions)
     if settings.metrics_port is not None:
         port = metrics.serve(settings.metrics_port, settings.metrics_address)
         log.info("metrics served", url=f"http://{settings.metrics_address}:{port}/metrics")
@@ -125,6 +145,8 @@ def serve(
     while not stopping() and done != limits.count:
         message = source.take(POLL_S)
         metrics.show_lag(source.lag())
+        metrics.show_queue(*source.waiting())
+        metrics.show_gpu_memory(examiner.gpu_memory())
         if message is None:
             if not source.joined:
                 waiting_since = time.monotonic()  # to wait for the group is not to be idle
@@ -138,6 +160,9 @@ def serve(
         started = time.monotonic()
         delivery.deliver(answer.outputs, message)
         _report(message, answer, metrics, time.monotonic() - started, examiner.clock())
+        if answer.chosen is not None and not stopping():
+            behind = sum(source.lag().values()) > limits.sensitivity_lag
+            _measure(message, answer.chosen, examiner, metrics, behind=behind)
         done += 1
         waiting_since = time.monotonic()
     return done
@@ -148,6 +173,7 @@ def answer_to(message: Message, examiner: Examiner) -> Answer:
     outputs: list[Output] = []
     findings: list[Findings] = []
     rejects: list[BadFrame] = []
+    chosen: tuple[Frame, Findings] | None = None
     spent = {"read": 0.0}
     source: bytes | BinaryIO = b""
     try:
@@ -162,6 +188,9 @@ def answer_to(message: Message, examiner: Examiner) -> Answer:
                 continue
             now = mjd_tai(examiner.clock())
             findings.append(found)
+            # One of a message at most: it stays in memory until the answers are committed.
+            if chosen is None and examiner.sensitivity is not None and examiner.sensitivity.wants(_readable(frame)):
+                chosen = _readable(frame), found
             outputs += streak_alerts(found, message, source, now)
             outputs += candidate_lists(found, message, source, now)
             outputs.append(
@@ -182,7 +211,7 @@ def answer_to(message: Message, examiner: Examiner) -> Answer:
     finally:
         if not isinstance(source, bytes):
             source.close()
-    return Answer(tuple(counted(outputs)), tuple(findings), tuple(rejects), spent)
+    return Answer(tuple(counted(outputs)), tuple(findings), tuple(rejects), spent, chosen)
 
 
 def killer(message: Message, deaths: int) -> Answer:
@@ -207,6 +236,43 @@ def _answer(message: Message, examiner: Examiner, source: Source, deaths: int) -
         if not fault.by_frame:
             source.put_back(message)
         raise MachineError(f"{message.name}: {fault.advice} Nothing of it was acknowledged ({error})") from error
+
+
+def _measure(
+    message: Message, chosen: tuple[Frame, Findings], examiner: Examiner, metrics: Metrics, *, behind: bool
+) -> None:
+    """Examine a copy of a frame with synthetic streaks in it; all about the frame itself is committed already.
+
+    Nothing of it is published but metrics. A frame that cannot be examined so is counted and passed over.
+    """
+    if examiner.sensitivity is None or behind:
+        metrics.sensitivity.frames.labels("behind").inc()
+        return
+    try:
+        trial = examiner.sensitivity.measure(*chosen)
+    except BadFrame as bad:
+        metrics.sensitivity.frames.labels("refused").inc()
+        log.warning("sensitivity not measured", name=message.name, reason=bad.reason, detail=bad.detail)
+        return
+    except (OSError, RuntimeError, MemoryError) as error:
+        fault = machine_fault(error)
+        if fault is None:
+            raise
+        text = f"{fault.advice} In the measure of sensitivity on {message.name}, whose answers are published ({error})"
+        raise MachineError(text) from error
+    if trial is None:
+        metrics.sensitivity.frames.labels("no-room").inc()
+        return
+    metrics.sensitivity.count(trial)
+    log.info(
+        "sensitivity measured",
+        name=message.name,
+        injected=len(trial.found),
+        found=int(trial.found.sum()),
+        half_magnitude=trial.half_magnitude,
+        half_snr=trial.half_snr,
+        seconds=round(trial.seconds, 3),
+    )
 
 
 def _frames(source: bytes | BinaryIO, message: Message, examiner: Examiner) -> Iterator[Frame | BadFrame]:
@@ -241,6 +307,7 @@ def _report(message: Message, answer: Answer, metrics: Metrics, publish_s: float
         seconds={**answer.seconds, "publish": publish_s},
         latency_s=now_unix_s - message.timestamp_ms / 1000,
         size_bytes=size_bytes,
+        now_mjd_tai=mjd_tai(now_unix_s),
     )
     log.info(
         "message done",

@@ -70,12 +70,17 @@ class Trial:
 
 
 class Sensitivity:
-    """Measures frames one after the other, and keeps the last ``window`` streaks of each survey, filter and system."""
+    """Measures a ``share`` of the frames, and keeps the last ``window`` streaks of each survey, filter and system."""
 
-    def __init__(self, examine: Callable[[Frame], Findings], *, window: int) -> None:
+    def __init__(self, examine: Callable[[Frame], Findings], *, share: float, window: int) -> None:
         self.examine = examine
+        self.share = share
         self.window = window
         self.windows: dict[tuple[str, str | None, str], deque[tuple[float, float, bool]]] = {}
+
+    def wants(self, frame: Frame) -> bool:
+        """Whether ``frame`` is one of the share: the same frame always is, or never."""
+        return int.from_bytes(identity(frame)) < self.share * 2**64
 
     def measure(self, frame: Frame, findings: Findings) -> Trial | None:
         """What a copy of ``frame`` tells, which showed ``findings`` by itself; None where it has no room for a streak.

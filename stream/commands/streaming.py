@@ -80,7 +80,7 @@ def run_command(
 
     with broker_errors():
         check_reachable(settings)  # before the networks are loaded
-        run_worker(settings, _examiner(settings, weights), Limits(count, idle_timeout))
+        run_worker(settings, _examiner(settings, weights), Limits(count, idle_timeout, settings.sensitivity_lag))
 
 
 @with_settings(*CONNECTION, *CREATION, "group_id")
@@ -164,7 +164,7 @@ def _examiner(settings: Settings, weights: str) -> Examiner:
         max_message_bytes=settings.max_message_bytes,
         program_version=metadata.version("needlestream"),
         weights_versions={weights: science.network.weights.sha256},
-        sensitivity=Sensitivity(science.examine, window=settings.sensitivity_window).measure,
+        sensitivity=Sensitivity(science.examine, share=settings.sensitivity_share, window=settings.sensitivity_window),
         gpu_memory=functools.partial(device_memory_bytes, science.network.device),
     )
 

@@ -276,7 +276,7 @@ def test_the_metrics_count_what_the_topics_hold(linker_settings, monkeypatch):
     send(linker_settings, [Output(STREAKS, b"F1", b"rubbish")])
     send_exposures(linker_settings, table, exposures_of(table))
     run_linker(linker_settings, SCORER, idle_timeout_s=2)
-    sample = made[0].registry.get_sample_value
+    sample = made[0].registry.collector.get_sample_value
     assert sample("needlestream_sightings_total") == len(table["frame"])
     assert sample("needlestream_unreadable_total") == 1
     kinds = [sample("needlestream_tracks_total", {"kind": kind}) or 0 for kind in ("new", "again", "withdrawn")]

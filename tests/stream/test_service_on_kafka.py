@@ -307,7 +307,7 @@ def test_the_metrics_count_what_the_topics_hold(kafka_settings, monkeypatch):
     monkeypatch.setattr("stream.service.Metrics", lambda: made.append(Metrics()) or made[0])
     send(kafka_settings, [frame_bytes(hdus=[{"streaks": 2}, {"bad": "constant"}]), b"rubbish", frame_bytes("E2")])
     run_worker(kafka_settings, EXAMINER, Limits(count=3))
-    sample = made[0].registry.get_sample_value
+    sample = made[0].registry.collector.get_sample_value
     assert sample("needlestream_frames_received_total") == 4
     assert sample("needlestream_frames_examined_total") == len(read_avro(kafka_settings, EXAMINED)) == 2
     assert sample("needlestream_frames_rejected_total", {"reason": "constant"}) == 1
