@@ -11,7 +11,9 @@ from stream.cli import app
 from stream.inventory import Selection
 from stream.lag import Gate
 from stream.messages import EXAMINED, FRAMES, REJECTED
+from tests.conftest import settings_for
 from tests.stream.archives import Tape, image, night, opened, run
+from tests.stream.long_replay import killed_twice
 from tests.stream.topics import finish, read_all, read_avro, start_worker
 
 
@@ -257,3 +259,12 @@ def test_the_same_command_sends_only_what_is_new_and_restart_all(kafka_settings,
     assert result.exit_code == 0, result.output
     assert len(read_all(kafka_settings, FRAMES)) == 6
     assert "nothing new" in CliRunner().invoke(app, words).output
+
+
+@pytest.mark.kafka
+def test_a_replay_killed_twice_sends_each_frame_once_and_in_order(kafka_broker, tmp_path):
+    settings = settings_for(kafka_broker, partitions=1)
+    order, names, _, _ = killed_twice(settings, tmp_path, files=60)
+    assert names == order
+    with (tmp_path / "sent.csv").open() as table:
+        assert len([row for row in csv.DictReader(table) if row["status"] == "sent"]) == 60
