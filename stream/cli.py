@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from stream.commands import accounts, demo, files, linking, replaying, streaming
+from stream.commands import accounts, demo, files, linking, replaying, reports, streaming
 
 app = typer.Typer(
     name="needlestream",
@@ -22,4 +22,5 @@ replaying.register(app)
 accounts.register(app)
 files.register(app)
 linking.register(app)
+reports.register(app)
 demo.register(app)
