@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # are bright.
 MAGNITUDES = {"euclid-vis": (17.8, 22.6), "kids-omegacam": (16.8, 20.8), "subaru-hsc": (17.8, 22.4)}
 STEEPNESS = 0.1
+# Those of mergers and non-mergers: whoever is to see a tail needs more light than for an arc.
+LARGE_MAGNITUDES = {"euclid-vis": (16.8, 20.8), "kids-omegacam": (15.8, 19.2), "subaru-hsc": (16.8, 20.6)}
 NO_RING = np.array([0.0, 1.0, 0.0, 0.0, 0.0])
 NO_ARMS = np.array([2.0, 0.0, 1.0, 0.3, 0.0])
 
@@ -43,9 +45,9 @@ class Scene:
     truth: dict[str, float] = field(default_factory=dict)
 
 
-def draw_magnitude(rng: np.random.Generator, survey: str) -> float:
-    """The magnitude of an object, the same law for every class."""
-    bright, faint = MAGNITUDES[survey]
+def draw_magnitude(rng: np.random.Generator, survey: str, *, large: bool = False) -> float:
+    """The magnitude of an object, the same law for both classes of a task; ``large``: for mergers and non-mergers."""
+    bright, faint = (LARGE_MAGNITUDES if large else MAGNITUDES)[survey]
     span = 10.0 ** (STEEPNESS * (faint - bright)) - 1.0
     return bright + math.log10(1.0 + span * rng.random()) / STEEPNESS
 

@@ -138,7 +138,7 @@ def _draw_stamp(
     rng = np.random.default_rng([seed, index, TASKS.index(task)])
     n = int(rng.integers(1, 5)) if exposures is None else exposures
     label = _label(task, index, rng, shares)
-    scene = with_field(view, _draw_scene(task, label, view, rng, settings, n), rng)
+    scene = with_field(view, _draw_scene(task, label, view, rng, settings, n, (seed, index // GROUP)), rng)
     light = scene.light if scene.features is None else scene.light + scene.features
     image = with_stars(view, seen(view, light), scene.stars)
     if len(scene.trails):
@@ -153,20 +153,33 @@ def _label(task: str, index: int, rng: np.random.Generator, shares: NDArray[np.f
     return index % 2 * (LABELS["lens"] if task == "lenses" else LABELS["merger"])
 
 
-def _draw_scene(task: str, label: int, view: View, rng: np.random.Generator, settings: str, exposures: int) -> Scene:
+def _draw_scene(
+    task: str,
+    label: int,
+    view: View,
+    rng: np.random.Generator,
+    settings: str,
+    exposures: int,
+    turn: tuple[int, int],
+) -> Scene:
+    seed, group = turn
     if label == LABELS["lens"]:
         return draw_lens(view, rng, settings=settings, exposures=exposures)
     if label == LABELS["merger"]:
-        return draw_merger(view, rng, settings=settings)
+        return draw_merger(view, rng, seed=seed, group=group, settings=settings)
     if label == LABELS["asteroid"]:
         return _draw_trail(view, rng)
     what = {"lenses": "lens-impostor", "mergers": "non-merger"}.get(task) or _chosen(rng, NONE_KINDS)
     if what == "sky":
         return Scene("sky", empty(view))
     if what == "non-merger":
-        return draw_non_merger(view, rng, _chosen(rng, NON_MERGERS), settings=settings)
+        return draw_non_merger(view, rng, _chosen(rng, NON_MERGERS), seed=seed, settings=settings)
     kind = _chosen(rng, {k: v for k, v in LENS_IMPOSTORS.items() if task == "lenses" or k != "merger"})
-    return draw_merger(view, rng, settings=settings) if kind == "merger" else draw_impostor(view, rng, kind)
+    return (
+        draw_merger(view, rng, seed=seed, group=group, settings=settings)
+        if kind == "merger"
+        else draw_impostor(view, rng, kind)
+    )
 
 
 def _chosen(rng: np.random.Generator, shares: dict[str, float]) -> str:
