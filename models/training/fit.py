@@ -132,7 +132,8 @@ def drift(mean: nn.Module, network: nn.Module, share: float) -> None:
     """Move the mean of the weights by ``share`` towards those of ``network``."""
     with torch.no_grad():
         for kept, now in zip(mean.state_dict().values(), network.state_dict().values(), strict=True):
-            kept.lerp_(now, share)
+            # What batch normalisation counts is no mean.
+            kept.lerp_(now, share) if kept.is_floating_point() else kept.copy_(now)
 
 
 def keep_checkpoint(
