@@ -78,7 +78,9 @@ def reliability(probability: NDArray[np.float64], true: NDArray[np.bool_]) -> ND
     """Give ``[BINS, 3]``: what was claimed on average, what was true, and how many, of each tenth of probability."""
     bins = np.minimum((probability * BINS).astype(int), BINS - 1)
     rows = [
-        (probability[bins == k].mean(), true[bins == k].mean(), (bins == k).sum()) if (bins == k).any() else (np.nan,) * 2 + (0,)
+        (probability[bins == k].mean(), true[bins == k].mean(), (bins == k).sum())
+        if (bins == k).any()
+        else (np.nan,) * 2 + (0,)
         for k in range(BINS)
     ]
     return np.array(rows, np.float64)

@@ -36,7 +36,9 @@ def stretched(pixels: Tensor) -> Tensor:
     coarse = functional.avg_pool2d(value, SURROUNDINGS_PX)
     smooth = functional.avg_pool2d(coarse, 3, stride=1, padding=1, count_include_pad=False)
     around = functional.interpolate(smooth, size=value.shape[-2:], mode="bilinear")
-    return torch.cat([SCALE * squashed(value, FAINT), squashed(value, BRIGHT), SCALE * squashed(value - around, FAINT)], 1)
+    return torch.cat(
+        [SCALE * squashed(value, FAINT), squashed(value, BRIGHT), SCALE * squashed(value - around, FAINT)], 1
+    )
 
 
 def folded(pixels: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ anything in it (safetensors, or a ``.pth`` of plain tensors).
 
 from __future__ import annotations
 
-from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,10 +21,10 @@ from models.weights import BadWeights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 # Convolutions of each of the five blocks, each followed by a pool.
 BLOCKS = ((64, 64), (128, 128), (256,) * 4, (512,) * 4, (512,) * 4)
-# What an image has in its three channels after ImageNet's usual normalisation is about this wide.
 HIDDEN = 128
 
 
@@ -63,7 +63,7 @@ class Vgg19(nn.Module):
     def freeze(self, blocks: int) -> None:
         """Let the first ``blocks`` blocks of convolutions learn no more."""
         end = self.last_of_block[blocks - 1] if blocks else 0
-        for layer in self.features[:end]:
+        for layer in list(self.features)[:end]:
             layer.requires_grad_(requires_grad=False)
 
     def take(self, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -96,10 +96,8 @@ def read_vgg(path: Path) -> Mapping[str, Tensor]:
         state = torch.load(path, weights_only=True, map_location="cpu")
     except (SafetensorError, RuntimeError, EOFError, ValueError) as error:
         raise BadWeights(f"{path} is no checkpoint of plain tensors: {error}") from None
-    except Exception as error:
-        if type(error).__name__ == "UnpicklingError":
-            raise BadWeights(f"{path} holds more than plain tensors, and is not read: {error}") from None
-        raise
+    except UnpicklingError as error:
+        raise BadWeights(f"{path} holds more than plain tensors, and is not read: {error}") from None
     if not isinstance(state, dict):
         raise BadWeights(f"{path} holds no table of tensors")
     return state

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from models.training.stampbank import Stamps
 
-BATCH = 128
+BATCH = 64
 # In this share of the batches noise is added, of at most so many sigmas; the stamps are then in the new sigma.
 NOISIER = 0.4
 MOST_NOISE = 0.9
@@ -123,7 +123,11 @@ class BinaryValidation:
         logit = mean_logit(all_outputs(network, self.stamps.pixels))
         true = self.stamps.label > 0
         loss = float(np.logaddexp(0.0, np.where(true, -logit, logit)).mean())
-        return {"loss": loss, "accuracy": float(((logit > 0) == true).mean()), "tpr_1e-2": share_above(logit, true, 0.01)}
+        return {
+            "loss": loss,
+            "accuracy": float(((logit > 0) == true).mean()),
+            "tpr_1e-2": share_above(logit, true, 0.01),
+        }
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ import numba
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -29,7 +29,7 @@ LARGEST_SIGMA = 60_000.0
 
 @dataclass(frozen=True, eq=False)
 class Stamps:
-    """Stamps to learn from: ``pixels`` f2 ``[n, 64, 64]``, ``label`` ``[n]``, ``ic`` ``[n]``, ``kind`` ``[n]`` words."""
+    """Stamps: ``pixels`` f2 ``[n, 64, 64]``, ``label`` ``[n]``, ``ic`` ``[n]``, ``kind`` ``[n]`` words."""
 
     pixels: NDArray[np.float16]
     label: NDArray[np.int8]
@@ -103,17 +103,13 @@ class StampBank:
         )
 
 
-def make_stamps(bank: StampBank, processes: int, progress: Callable[[int], None] | None = None) -> None:
-    """Draw every part of a bank that is not there yet; ``progress`` is told how many parts are done."""
-    missing = [part for part in range(bank.parts) if not bank.path(part).exists()]
-    for done, _ in enumerate(_made(bank, missing, processes), 1):
-        if progress is not None:
-            progress(bank.parts - len(missing) + done)
-
-
-def _made(bank: StampBank, parts: list[int], processes: int) -> Iterator[None]:
-    if processes <= 1 or len(parts) <= 1:
-        yield from map(bank.make, parts)
+def make_stamps(bank: StampBank, processes: int) -> Iterator[int]:
+    """Draw every part of a bank that is not there yet; gives the number of each as it is done."""
+    if processes <= 1 or bank.parts <= 1:
+        for part in range(bank.parts):
+            bank.make(part)
+            yield part
         return
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(bank.make, parts)
+        for part, _ in enumerate(pool.map(bank.make, range(bank.parts))):
+            yield part
