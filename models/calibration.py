@@ -57,9 +57,13 @@ def fit_curve(logit: NDArray[np.float64], true: NDArray[np.bool_]) -> Curve:
     if min(int(true.sum()), int((~true).sum())) < FEWEST:
         raise ValueError(f"{int(true.sum())} true and {int((~true).sum())} false ones: at least {FEWEST} of each")
 
+    # Platt's targets: a sample that is told apart without a fault does not make probabilities of 0 and 1.
+    n_true, n_false = int(true.sum()), int((~true).sum())
+    target = np.where(true, (n_true + 1.0) / (n_true + 2.0), 1.0 / (n_false + 2.0))
+
     def cost(parameters: NDArray[np.float64]) -> float:
         value = parameters[0] * logit + parameters[1]
-        return float(np.logaddexp(0.0, np.where(true, -value, value)).mean())
+        return float((np.logaddexp(0.0, value) - target * value).mean())
 
     slope, intercept = optimize.minimize(cost, np.array([1.0, 0.0]), method="Nelder-Mead").x
     if not (math.isfinite(slope) and slope > 0):
