@@ -208,7 +208,7 @@ def _bank(training: ClassTraining, task: Task) -> tuple[Stamps, Stamps]:
     folder = training.folder / "bank"
     banks = [
         StampBank(folder, task, training.survey, training.seed, training.stamps),
-        StampBank(folder, task, training.survey, training.seed + 1, max(training.stamps // VALIDATION_SHARE, 16)),
+        StampBank(folder, task, training.survey, training.seed + 1, max(training.stamps // VALIDATION_SHARE, 40)),
     ]
     for bank in banks:
         for _ in track(make_stamps(bank, max(training.workers, 1)), "drawing stamps", total=bank.parts):

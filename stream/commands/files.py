@@ -142,7 +142,7 @@ def train_command(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     init_from: Annotated[str | None, typer.Option(help="Begin with these weights: a shipped name or a file.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    stamps: Annotated[int, typer.Option(min=64, help="For lenses and mergers: stamps to draw before training.")] = 40_000,
+    stamps: Annotated[int, typer.Option(min=64, help="For lenses and mergers: stamps to draw first.")] = 40_000,
     freeze: Annotated[
         int, typer.Option(min=0, help="With --init-from: the first layers (vgg19: blocks) that learn no more.")
     ] = 0,
