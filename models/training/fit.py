@@ -42,6 +42,7 @@ class Run:
     warmup_steps: int = 200
     validate_every: int = 500
     patience: int = 12
+    mean_steps: int = MEAN_STEPS
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     resume: bool = False
 
@@ -105,7 +106,7 @@ def fit(
             torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
             optimizer.step()
             step += 1
-            drift(mean, network, 1.0 / min(step, MEAN_STEPS))
+            drift(mean, network, 1.0 / min(step, run.mean_steps))
             running += 0.02 * (float(value.detach()) - running)
             progress.update(task, completed=step, description=f"training, loss {running:.4f}, best {best:.4f}")
             out_of_time = time.monotonic() - began > 60.0 * run.minutes
@@ -132,7 +133,8 @@ def drift(mean: nn.Module, network: nn.Module, share: float) -> None:
     """Move the mean of the weights by ``share`` towards those of ``network``."""
     with torch.no_grad():
         for kept, now in zip(mean.state_dict().values(), network.state_dict().values(), strict=True):
-            kept.lerp_(now, share)
+            # What batch normalisation counts is no mean.
+            kept.lerp_(now, share) if kept.is_floating_point() else kept.copy_(now)
 
 
 def keep_checkpoint(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +11,9 @@ from rich.progress import track
 
 from models.networks.streaknet import StreakNet
 from models.predictor import choose_device, is_verifier, load_streak_network
+from models.simulate.stamps import SURVEYS as STAMP_SURVEYS
 from models.training.asteroid import Mine, Verifying, train_and_calibrate
+from models.training.classrecipes import CLASS_RECIPES, ClassTraining
 from models.training.fit import Outcome, Run, fit
 from models.training.scenes import EVALUATION_SEEDS, Bank, make_bank
 from models.training.snippets import fit_snippets
@@ -59,6 +61,8 @@ class Training:
     device: str = "auto"
     resume: bool = False
     init_from: str | None = None
+    stamps: int = 40_000
+    freeze: int = 0
 
 
 def train_streaknet(training: Training) -> Outcome:
@@ -179,12 +183,20 @@ def train(name: str, training: Training) -> Outcome:
 
     Errors: ``BadRecipe`` for a name, a survey or a seed that is not to be trained with.
     """
-    if name not in RECIPES:
-        raise BadRecipe(f"no network named {name!r}: there are {', '.join(sorted(RECIPES))}")
+    if name not in {*RECIPES, *CLASS_RECIPES}:
+        raise BadRecipe(f"no network named {name!r}: there are {', '.join(sorted([*RECIPES, *CLASS_RECIPES]))}")
+    if name in CLASS_RECIPES and training.survey not in {"all", *STAMP_SURVEYS}:
+        raise BadRecipe(f"no stamps of {training.survey!r} to train with: there are all, {', '.join(STAMP_SURVEYS)}")
     if training.survey not in KINDS:
         raise BadRecipe(f"no survey named {training.survey!r} to train for: there are {', '.join(sorted(KINDS))}")
     if not 0 <= training.seed < EVALUATION_SEEDS - 1:
         raise BadRecipe(
             f"seed {training.seed}: seeds from {EVALUATION_SEEDS} up belong to evaluation; give a lower one"
         )
-    return RECIPES[name](training)
+    if name in RECIPES:
+        return RECIPES[name](training)
+    if training.freeze and training.init_from is None:
+        raise BadRecipe("--freeze keeps layers of weights to begin with: name these with --init-from")
+    told = asdict(training)
+    known = {each.name: told[each.name] for each in fields(ClassTraining) if each.name in told}
+    return CLASS_RECIPES[name](ClassTraining(**known), choose_device(training.device))

@@ -142,6 +142,10 @@ def train_command(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     init_from: Annotated[str | None, typer.Option(help="Begin with these weights: a shipped name or a file.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    stamps: Annotated[int, typer.Option(min=64, help="For lenses and mergers: stamps to draw first.")] = 40_000,
+    freeze: Annotated[
+        int, typer.Option(min=0, help="With --init-from: the first layers (vgg19: blocks) that learn no more.")
+    ] = 0,
     labels: Annotated[
         Path | None,
         typer.Option(
@@ -161,6 +165,10 @@ def train_command(
     With --labels and --frames it learns from your own frames instead, beginning with --init-from (the shipped weights
     when not given): asteroids that were found before (label 1) against other detections (label 0).
 
+    `train denselens`, `resnet`, `merger`, `vgg19` and `discriminator` draw --stamps stamps of lenses, mergers and what
+    is mistaken for them, and learn from these: OUT/NAME.safetensors. vgg19 takes a file of the convolutions' weights
+    (.safetensors or .pth) as --init-from.
+
     `train linker` learns the score of tracks from --scenes drawn fields (lists of streaks, no pixels) and from --lists.
 
     For example:
@@ -174,6 +182,7 @@ def train_command(
         return
     with training_extra():
         from models.training.recipes import BadRecipe, Training, train  # noqa: PLC0415 - torch
+        from models.weights import BadWeights  # noqa: PLC0415
     if (labels is None) != (frames is None):
         raise typer.BadParameter("--labels and --frames go together")
     if labels is not None and frames is not None:
@@ -191,10 +200,12 @@ def train_command(
         device=device,
         resume=resume,
         init_from=init_from,
+        stamps=stamps,
+        freeze=freeze,
     )
     try:
         outcome = train(name, training)
-    except BadRecipe as error:
+    except (BadRecipe, BadWeights) as error:
         raise typer.BadParameter(str(error)) from None
     typer.echo(f"step {outcome.step}, best validation loss {outcome.best_loss:.4f}, stopped by {outcome.stopped}")
 
