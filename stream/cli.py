@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from stream.commands import accounts, demo, files, linking, replaying, streaming
+from stream.commands import accounts, demo, files, linking, replaying, streaming, watching
 
 app = typer.Typer(
     name="needlestream",
@@ -23,3 +23,4 @@ accounts.register(app)
 files.register(app)
 linking.register(app)
 demo.register(app)
+watching.register(app)
