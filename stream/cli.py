@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from stream.commands import accounts, demo, files, linking, replaying, reports, streaming
+from stream.commands import accounts, demo, files, linking, replaying, reports, streaming, watching
 
 app = typer.Typer(
     name="needlestream",
@@ -24,3 +24,4 @@ files.register(app)
 linking.register(app)
 reports.register(app)
 demo.register(app)
+watching.register(app)

@@ -98,6 +98,11 @@ class Settings(BaseSettings):
     sensitivity_lag: int = Field(
         10, ge=0, description="No frame is examined twice while more messages than this wait for the worker."
     )
+    watch_port: int = Field(8010, ge=0, le=65535, description="Port of the live page; 0: any free port.")
+    watch_address: str = Field("127.0.0.1", description="Address that the live page's port is bound to.")
+    watch_past_s: float = Field(
+        86_400, ge=0, description="How far back the live page reads the output topics when it starts."
+    )
     claim_roots: Annotated[tuple[Path | str, ...], NoDecode] = Field(
         (),
         description="Where a message's uri header may point into: folders, file:// URIs, or others that fsspec reaches "

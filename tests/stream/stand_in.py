@@ -101,15 +101,15 @@ def streaks(count, seed):
 EXAMINER = Examiner(read=read, examine=examine, program_version="0", weights_versions={"stand-in": "1"})
 
 
-def fits_examiner():
-    """Reads real FITS; no streak is ever found."""
+def fits_examiner(count):
+    """Reads real FITS; finds so many streaks in each frame, whatever it shows."""
     from detector.fits import read_frames  # noqa: PLC0415 - astropy and numba: seconds that most tests need not wait
 
     def read_fits(source, *, name, survey, extension):
         assert survey is None
         return read_frames(source, name=name, extension=extension)
 
-    return replace(EXAMINER, read=read_fits, examine=lambda frame: findings(frame.header, empty(0)))
+    return replace(EXAMINER, read=read_fits, examine=lambda frame: findings(frame.header, streaks(count, seed=3)))
 
 
 def main():
@@ -117,10 +117,11 @@ def main():
     parser.add_argument("--count", type=int)
     parser.add_argument("--idle-timeout", type=float)
     parser.add_argument("--fits", action="store_true", help="read real FITS")
+    parser.add_argument("--streaks", type=int, default=0, help="in each frame of real FITS")
     given = parser.parse_args()
     configure_logs("json")
     try:
-        examiner = fits_examiner() if given.fits else EXAMINER
+        examiner = fits_examiner(given.streaks) if given.fits else EXAMINER
         run_worker(load_settings(None, {}), examiner, Limits(given.count, given.idle_timeout))
     except (BrokerError, MachineError) as error:
         sys.exit(f"error: {error}")

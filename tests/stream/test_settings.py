@@ -124,7 +124,7 @@ def test_the_limits_on_a_file_are_those_of_the_settings():
 
 
 SECURITY = ("security_", "sasl_", "tls_", "claim_", "metrics_", "max_pixels", "max_hdus", "max_header", "max_dec")
-SECURITY += ("max_claim", "max_message")
+SECURITY += ("max_claim", "max_message", "watch_")
 
 
 def test_the_page_of_settings_lists_all_with_the_test_of_each_that_has_to_do_with_security():
