@@ -36,7 +36,7 @@ from stream.ledger import (
     track_problems,
 )
 from stream.logreader import LogReader
-from stream.messages import ANSWERS, EXAMINED, FRAMES, REJECTED, STREAKS, TRACKS
+from stream.messages import ANSWERS, EXAMINED, EXPIRED, FRAMES, REJECTED, STREAKS, TRACKS
 from stream.topics import committed_offsets
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ class Answers:
 
     table: NDArray[np.void]
     reasons: Counter[str]
+    expired: tuple[Problem, ...]
     horizon_ms: int
 
 
@@ -96,6 +97,7 @@ def audit(settings: Settings, *, overdue_s: float | None, now_unix_s: float) -> 
         versions, whole = _track_versions(settings)
         problems = (
             *(Problem("frame-missing", message.name, _called(message)) for message in missing),
+            *answers.expired,
             *_expired(log, committed),
             *_overdue(log, done, overdue_s, now_unix_s),
             *answer_problems(judged, log.topic, horizon_ms=answers.horizon_ms),
@@ -118,6 +120,7 @@ def audit(settings: Settings, *, overdue_s: float | None, now_unix_s: float) -> 
 def _answers(settings: Settings, topic: str, starts: Mapping[int, int]) -> Answers:
     rows = Rows(ANSWER)
     reasons: Counter[str] = Counter()
+    expired = []
     with contextlib.closing(LogReader(settings, EXAMINED)) as log:
         for message in log:
             answers = message.header(ANSWERS) or "0"
@@ -132,12 +135,14 @@ def _answers(settings: Settings, topic: str, starts: Mapping[int, int]) -> Answe
             letter = dead_letter_of(message)
             if letter.topic != topic or letter.partition is None or letter.offset is None:
                 continue
-            if letter.offset >= starts.get(letter.partition, 0):
+            if letter.reason == EXPIRED:
+                expired.append(Problem("frame-expired", f"{topic}/{letter.partition}", letter.detail))
+            elif letter.offset >= starts.get(letter.partition, 0):
                 extension = WHOLE if letter.extension is None else letter.extension
                 origin = letter.partition, letter.offset
                 rows.add((*origin, extension, True, 0, letter.answers or 0, message.timestamp_ms))
                 reasons[letter.reason] += 1
-        return Answers(rows.table(), reasons, max(examined_horizon_ms, log.horizon_ms))
+        return Answers(rows.table(), reasons, tuple(expired), max(examined_horizon_ms, log.horizon_ms))
 
 
 def _alerts(settings: Settings, topic: str, starts: Mapping[int, int]) -> tuple[NDArray[np.void], int]:

@@ -31,8 +31,10 @@ from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, Topic
 from kafka import errors as kafka_errors
 from kafka.structs import MemberState, OffsetAndMetadata
 
+from detector.frame import BadFrame
+from stream.batches import Unread, read_with_limit
 from stream.handshake import HandshakeError, login_options, shake_hands, tls_context
-from stream.messages import Message
+from stream.messages import EXPIRED, Message
 from stream.oauth import TokenError
 
 if TYPE_CHECKING:
@@ -57,6 +59,7 @@ BATCH_HEAD_BYTES = 61
 
 # --- patience ---------------------------------------------------------------------------------------------------------
 
+METADATA_MS = 60_000  # how long partitions that were added, or a topic that was made again, may go unnoticed
 SETTLE_S = 1.0  # one attempt to learn the committed offsets; in between a worker sees that it shall stop
 ABORT_S = 10.0  # how often a broker looks for transactions that are over time, unless told otherwise
 NOTE_S = 30.0  # for the note that a frame is begun; then the frame is put back and the broker waited for
@@ -87,6 +90,12 @@ def client_options(settings: Settings) -> dict[str, Any]:
     if "SSL" in settings.security_protocol:
         options["ssl_context"] = tls_context(settings)
     return options | login_options(settings)
+
+
+def consumer(settings: Settings, **options: Any) -> KafkaConsumer:
+    """Give a consumer that no batch of records takes down, whoever sent it."""
+    read_with_limit(settings.max_message_bytes)
+    return KafkaConsumer(**client_options(settings), **options)
 
 
 def check_reachable(settings: Settings) -> None:
@@ -173,11 +182,13 @@ class Source:
     """
 
     def __init__(self, settings: Settings, topic: str) -> None:
+        self.settings = settings
         session_ms = int(settings.session_timeout_s * 1000)
-        self.consumer = KafkaConsumer(
-            **client_options(settings),
+        self.consumer = consumer(
+            settings,
             group_id=settings.group_id,
-            auto_offset_reset="earliest",
+            # A partition's beginning is sought by us; what retention took is not to be passed over in silence.
+            auto_offset_reset="none",
             enable_auto_commit=False,
             isolation_level="read_committed",
             session_timeout_ms=session_ms,
@@ -187,8 +198,11 @@ class Source:
             fetch_max_bytes=FETCH_BYTES,
             max_partition_fetch_bytes=FETCH_BYTES,
             allow_auto_create_topics=False,
+            metadata_max_age_ms=METADATA_MS,
         )
         self.consumer.subscribe([topic], listener=_Announcer())
+        self.topic = topic
+        self.topic_id: uuid.UUID | None = None
         self.name = uuid.uuid4().hex
         self.group: ConsumerGroupMetadata = self.consumer.group_metadata()
         self.joined = False  # taken in by the group and told where to begin (with no partition, perhaps)
@@ -197,10 +211,23 @@ class Source:
         self.unsettled_since: float | None = None
 
     def take(self, timeout_s: float) -> Message | None:
-        """Give the next message, or None when none came in time."""
-        records = self.consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=1)
+        """Give the next message, or None when none came in time.
+
+        Where retention was faster than the workers, a message that is ``unread`` stands for all that are gone.
+        """
+        records: dict[TopicPartition, list[Any]] = {}
+        gone: dict[TopicPartition, int] = {}
+        try:
+            records = self.consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=1)
+        except kafka_errors.NoOffsetForPartitionError:
+            log.debug("the group has no offset of a partition yet")  # it is begun at its beginning, below
+        except kafka_errors.OffsetOutOfRangeError as error:
+            (gone,) = error.args
         if not self._is_member():
             return None
+        self._check_topic()
+        for partition, offset in gone.items():
+            return self._expired(partition, offset)
         return next((received(batch[0]) for batch in records.values()), None)
 
     def begin(self, message: Message) -> int | None:
@@ -252,6 +279,37 @@ class Source:
     def close(self) -> None:
         """Leave the group, without committing anything."""
         self.consumer.close(autocommit=False, timeout_ms=5000)
+
+    def _advice(self, where: str) -> str:
+        """Give the command that sets the group's offsets."""
+        connection = f"--bootstrap-server {self.settings.bootstrap_servers}"
+        what = f"--group {self.settings.group_id} --topic {self.topic}"
+        return f"set its offsets: kafka-consumer-groups.sh {connection} {what} --reset-offsets {where} --execute"
+
+    def _check_topic(self) -> None:
+        """Raise ``BrokerError`` when the topic is another one by now: positions would be those of the old one."""
+        now = self.consumer._client.cluster.topic_id(self.topic)  # noqa: SLF001 - the client does not tell it otherwise
+        if self.topic_id is not None and now not in {None, self.topic_id}:
+            raise BrokerError(
+                f"{self.topic} was deleted and made again while this worker ran: some of it may have been passed over. "
+                f"Stop all workers, and {self._advice('--to-earliest')}"
+            )
+        self.topic_id = now or self.topic_id
+
+    def _expired(self, partition: TopicPartition, offset: int) -> Message:
+        """Give what stands for the messages from this offset on that are gone, and go on behind them."""
+        first = self.consumer.beginning_offsets([partition])[partition]
+        name = f"{partition.topic}/{partition.partition}"
+        if offset >= first:
+            raise BrokerError(
+                f"{name} ends before offset {offset}, where the group {self.settings.group_id!r} is: the topic was "
+                "made again, or the brokers lost messages. What is to be examined: all of it (--to-earliest), or "
+                f"what comes from now on (--to-latest)? Stop all workers, and {self._advice('--to-latest')}"
+            )
+        self.consumer.seek(partition, first)
+        lost = f"offsets {offset} to {first - 1} are lost: retention took them before a worker had read them"
+        log.error("messages lost", partition=name, what=lost, advice="raise the topic's retention, or add workers")
+        return Message(partition.topic, partition.partition, first - 1, None, None, unread=BadFrame(EXPIRED, lost))
 
     def _is_member(self) -> bool:
         """Say whether the group has this worker as it had it when the positions were taken from the committed offsets.
@@ -392,7 +450,13 @@ class AtLeastOnce:
 
     def deliver(self, outputs: Sequence[Output], message: Message) -> None:
         """Publish, wait, commit."""
-        publish(self.producer, outputs, self.settings)
+        try:
+            publish(self.producer, outputs, self.settings)
+        except MessageTooLargeError:
+            # After a refusal the client's producer has lost count of what it sent; a new one begins anew.
+            self.producer.close(timeout=5)
+            self.producer = KafkaProducer(**producer_options(self.settings))
+            raise
         self.source.consumer.commit(next_offset(message), timeout_ms=60_000)
 
     def close(self) -> None:
@@ -407,17 +471,7 @@ class ExactlyOnce:
         self.settings = settings
         self.source = source
         self.patience_s = transaction_patience_s(settings)
-        # The group's generation fences (KIP-447), so the id only has to be nobody else's.
-        transactional_id = f"{settings.topic_prefix}{settings.group_id}-{uuid.uuid4()}"
-        self.producer = KafkaProducer(
-            **producer_options(settings),
-            transactional_id=transactional_id,
-            transaction_timeout_ms=int(settings.transaction_timeout_s * 1000),
-            # What is older is aborted by the broker anyway. Two minutes, as by default, are also what the client spends
-            # when it sometimes does not find its way back to a broker that was away; a new worker finds it at once.
-            delivery_timeout_ms=int(self.patience_s * 1000),
-        )
-        self.producer.init_transactions()
+        self.producer = self._producer()
 
     def deliver(self, outputs: Sequence[Output], message: Message) -> None:
         """Publish and commit in one; on any error of Kafka's abort, so that nothing is left open."""
@@ -427,15 +481,34 @@ class ExactlyOnce:
             offsets = next_offset(message)
             within(self.patience_s, lambda: self.producer.send_offsets_to_transaction(offsets, self.source.group))
             within(self.patience_s, self.producer.commit_transaction)
-        except (kafka_errors.KafkaError, BrokerError):
+        except (kafka_errors.KafkaError, BrokerError) as error:
             # Fenced or cut off, the abort fails as well: the coordinator then aborts by its time-out.
             with contextlib.suppress(kafka_errors.KafkaError):
                 within(LAST_WORD_S, self.producer.abort_transaction)
+            if isinstance(error, MessageTooLargeError):
+                # After a refusal the client's producer has lost count of what it sent; a new one begins anew.
+                self.producer.close(timeout=5)
+                self.producer = self._producer()
             raise
 
     def close(self) -> None:
         """Close the producer; no transaction is open between two messages."""
         self.producer.close(timeout=5)
+
+    def _producer(self) -> KafkaProducer:
+        """Give a producer whose transactions can begin."""
+        # The group's generation fences (KIP-447), so the id only has to be nobody else's.
+        transactional_id = f"{self.settings.topic_prefix}{self.settings.group_id}-{uuid.uuid4()}"
+        producer = KafkaProducer(
+            **producer_options(self.settings),
+            transactional_id=transactional_id,
+            transaction_timeout_ms=int(self.settings.transaction_timeout_s * 1000),
+            # What is older is aborted by the broker anyway. Two minutes, as by default, are also what the client spends
+            # when it sometimes does not find its way back to a broker that was away; a new worker finds it at once.
+            delivery_timeout_ms=int(self.patience_s * 1000),
+        )
+        producer.init_transactions()
+        return producer
 
 
 DELIVERIES: dict[str, Callable[[Settings, Source], Delivery]] = {
@@ -519,9 +592,13 @@ def next_offset(message: Message) -> dict[TopicPartition, OffsetAndMetadata]:
 
 
 def received(record: Any) -> Message:
-    """Give what the client hands out as a message."""
+    """Give what the client hands out as a message. A header without a value gets an empty one: it sends no others."""
     headers = tuple((name, bytes(value or b"")) for name, value in record.headers or ())
-    return Message(record.topic, record.partition, record.offset, record.key, record.value, headers, record.timestamp)
+    where = record.topic, record.partition, record.offset
+    if isinstance(record.value, Unread):
+        kept = bytes(record.value) or None
+        return Message(*where, record.key, kept, headers, record.timestamp, unread=record.value.why)
+    return Message(*where, record.key, record.value, headers, record.timestamp)
 
 
 def _partition(message: Message) -> TopicPartition:

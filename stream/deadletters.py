@@ -17,7 +17,7 @@ from kafka import errors as kafka_errors
 
 from stream.broker import LAST_WORD_S, BrokerError, producer_options, publish, transaction_patience_s, within
 from stream.logreader import LogReader
-from stream.messages import ANSWERS, FRAMES, REJECTED, REPLAY_OF, Output
+from stream.messages import ANSWERS, FRAMES, LEFT_OUT, REJECTED, REPLAY_OF, Output
 from stream.topics import create_log_of_keys
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # What was sent again: key = partition/offset of the dead letter, value = where its frame message lies now.
 REPLAYED = "frames.replayed"
-BLOCK = ("reason", "detail", "input-topic", "input-partition", "input-offset", "extension", ANSWERS)
+BLOCK = ("reason", "detail", "input-topic", "input-partition", "input-offset", "extension", LEFT_OUT, ANSWERS)
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class DeadLetter:
     offset: int | None
     extension: int | None
     answers: int | None
+    left_out: str
 
     @property
     def name(self) -> str:
@@ -80,6 +81,7 @@ def dead_letter_of(message: Message) -> DeadLetter:
         offset=_number(said.get("input-offset")),
         extension=_number(said.get("extension")),
         answers=_number(said.get(ANSWERS)),
+        left_out=said.get(LEFT_OUT, "" if message.unread is None else "value"),
     )
 
 

@@ -23,7 +23,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka import KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.structs import OffsetAndMetadata
@@ -33,7 +33,7 @@ from stream.broker import (
     SETTLE_S,
     BrokerError,
     check_reachable,
-    client_options,
+    consumer,
     explained,
     producer_options,
     publish,
@@ -155,8 +155,8 @@ class Linker:
         self.sources: list[TopicPartition] = []
         self.committed_s = time.monotonic()
         session_ms = int(settings.session_timeout_s * 1000)
-        self.consumer = KafkaConsumer(
-            **client_options(settings),
+        self.consumer = consumer(
+            settings,
             group_id=linker_group(settings),
             auto_offset_reset="earliest",
             enable_auto_commit=False,
@@ -407,18 +407,18 @@ class Linker:
         sources = [TopicPartition(name, number) for number in starts]
         if not sources:
             return
-        options = client_options(self.settings) | {"enable_auto_commit": False, "allow_auto_create_topics": False}
-        with contextlib.closing(KafkaConsumer(**options, isolation_level="read_uncommitted")) as all_seeing:
+        options = {"enable_auto_commit": False, "allow_auto_create_topics": False}
+        with contextlib.closing(consumer(self.settings, **options, isolation_level="read_uncommitted")) as all_seeing:
             ends = all_seeing.end_offsets(sources)
             firsts = all_seeing.beginning_offsets(sources)
-        with contextlib.closing(KafkaConsumer(**options, isolation_level="read_committed")) as reader:
+        with contextlib.closing(consumer(self.settings, **options, isolation_level="read_committed")) as reader:
             reader.assign(sources)
             for source in sources:
                 reader.seek(source, min(ends[source], max(starts[source.partition], firsts[source])))
             while not self.stopping() and any((reader.position(one) or 0) < ends[one] for one in sources):
                 for source, batch in reader.poll(timeout_ms=int(POLL_S * 1000)).items():
                     for record in batch:
-                        for track in decode(record.value):
+                        for track in decode(record.value) if record.value else ():
                             self.partitions[source.partition].fields.learn(track)
         for source in sources:
             self.partitions[source.partition].tracks_end = ends[source]

@@ -10,9 +10,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 
-from stream.broker import ABORT_S, FETCH_BYTES, BrokerError, client_options, received
+from stream.broker import ABORT_S, FETCH_BYTES, BrokerError, consumer, received
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,8 +33,8 @@ class LogReader:
 
     def __init__(self, settings: Settings, topic: str) -> None:
         self.topic = settings.topic(topic)
-        self.consumer = KafkaConsumer(
-            **client_options(settings),
+        self.consumer = consumer(
+            settings,
             auto_offset_reset="earliest",
             enable_auto_commit=False,
             isolation_level="read_committed",
@@ -122,8 +122,8 @@ class LogReader:
 
 def _log_ends(settings: Settings, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
     """Give the ends of the logs, open transactions included."""
-    consumer = KafkaConsumer(**client_options(settings), isolation_level="read_uncommitted", enable_auto_commit=False)
+    everything = consumer(settings, isolation_level="read_uncommitted", enable_auto_commit=False)
     try:
-        return dict(consumer.end_offsets(partitions))
+        return dict(everything.end_offsets(partitions))
     finally:
-        consumer.close()
+        everything.close()

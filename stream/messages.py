@@ -39,13 +39,20 @@ REPLAYED = "replayed"
 # Headers that are ours: how many summaries and dead letters a message led to; which dead letter is sent again.
 ANSWERS = "answers"
 REPLAY_OF = "replay-of"
+# Header of a dead letter that is not all of its message: what is not there.
+LEFT_OUT = "left-out"
+# Reason of a dead letter that stands for messages which were gone before a worker had them.
+EXPIRED = "expired"
 
 MAX_DETAIL_CHARACTERS = 2000
 
 
 @dataclass(frozen=True)
 class Message:
-    """A record of the frames topic as it came; ``timestamp_ms`` is Unix time."""
+    """A record of the frames topic as it came; ``timestamp_ms`` is Unix time.
+
+    ``unread`` says why it cannot be had as it was sent; nothing of it is looked at then.
+    """
 
     topic: str
     partition: int
@@ -54,6 +61,7 @@ class Message:
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...] = ()
     timestamp_ms: int = 0
+    unread: BadFrame | None = None
 
     @property
     def name(self) -> str:
@@ -97,6 +105,8 @@ class Output:
 
 def frame_source(message: Message, claims: Claims, *, max_message_bytes: int) -> bytes | BinaryIO:
     """Give the FITS bytes of a message, or the file that its ``uri`` points to, opened. Raises ``BadFrame``."""
+    if message.unread is not None:
+        raise message.unread
     if message.value:
         if len(message.value) > max_message_bytes:
             size = f"the message has {len(message.value)} bytes"
@@ -137,7 +147,8 @@ _IDENTITY = {"exposure": "no-exposure-id", "ccd": "no-ccd-id", "field": "no-fiel
 def dead_letter(message: Message, bad: BadFrame, *, extension: int | None) -> Output:
     """Give the rejected message: key, value and headers untouched, the reason in further headers behind them.
 
-    A header of the sender's that has the name of one of those gives way.
+    A header of the sender's that has the name of one of those gives way. What could not be had of the message is left
+    out, and named.
     """
     why = {
         "reason": bad.reason,
@@ -148,6 +159,8 @@ def dead_letter(message: Message, bad: BadFrame, *, extension: int | None) -> Ou
     }
     if extension is not None:
         why["extension"] = str(extension)
+    if message.unread is not None:
+        why[LEFT_OUT] = "value" if message.value is None else "headers"
     kept = tuple(pair for pair in message.headers if pair[0] not in why)
     return Output(REJECTED, message.key, message.value, kept + tuple((k, v.encode()) for k, v in why.items()))
 
@@ -160,6 +173,17 @@ def counted(outputs: Sequence[Output]) -> list[Output]:
         replace(output, headers=(*output.headers, header)) if output.topic in ANSWER_TOPICS else output
         for output in outputs
     ]
+
+
+def without_values(outputs: Sequence[Output]) -> tuple[Output, ...]:
+    """Give the outputs with dead letters that leave their value out: for a topic that does not take it."""
+    left_out = (LEFT_OUT, b"value")
+    return tuple(
+        replace(output, value=None, headers=(*output.headers, left_out))
+        if output.topic == REJECTED and output.value
+        else output
+        for output in outputs
+    )
 
 
 def mjd_tai(unix_s: float) -> float:

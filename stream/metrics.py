@@ -127,7 +127,7 @@ class Metrics:
         rejects: Sequence[BadFrame],
         *,
         seconds: Mapping[str, float],
-        latency_s: float,
+        latency_s: float | None,
         size_bytes: int,
         now_mjd_tai: float,
     ) -> None:
@@ -140,7 +140,8 @@ class Metrics:
             self._count_findings(found, now_mjd_tai)
         for stage, duration_s in seconds.items():
             self.stage_seconds.labels(stage).observe(duration_s)
-        self.latency_seconds.observe(max(0.0, latency_s))
+        if latency_s is not None:
+            self.latency_seconds.observe(max(0.0, latency_s))
         self.messages.inc()
         self.message_bytes.inc(size_bytes)
 

@@ -23,10 +23,10 @@ import structlog
 
 from detector.frame import BadFrame
 from stream.alerts import candidate_lists, examined_summary, streak_alerts
-from stream.broker import DELIVERIES, Source, check_reachable, explained
+from stream.broker import DELIVERIES, MessageTooLargeError, Source, check_reachable, explained
 from stream.claims import Claims
 from stream.machine import MachineError, machine_fault
-from stream.messages import FRAMES, as_message_says, counted, dead_letter, frame_source, mjd_tai
+from stream.messages import FRAMES, as_message_says, counted, dead_letter, frame_source, mjd_tai, without_values
 from stream.metrics import Metrics
 from stream.signals import stop_signals
 from stream.topics import create_missing_topics
@@ -153,12 +153,12 @@ def serve(
             elif limits.idle_timeout_s is not None and time.monotonic() - waiting_since > limits.idle_timeout_s:
                 break
             continue
-        deaths = source.begin(message)
+        deaths = source.begin(message) if message.unread is None else 0
         if deaths is None:
             continue
         answer = killer(message, deaths) if deaths >= DEATHS_TO_REJECT else _answer(message, examiner, source, deaths)
         started = time.monotonic()
-        delivery.deliver(answer.outputs, message)
+        _deliver(delivery, answer.outputs, message)
         _report(message, answer, metrics, time.monotonic() - started, examiner.clock())
         if answer.chosen is not None and not stopping():
             behind = sum(source.lag().values()) > limits.sensitivity_lag
@@ -275,6 +275,21 @@ def _measure(
     )
 
 
+def _deliver(delivery: Delivery, outputs: tuple[Output, ...], message: Message) -> None:
+    """Deliver; a dead letter that its topic refuses for its size goes without its bytes: it must not hold up the rest.
+
+    A batch that another program packed may hold more than the topic of the dead letters takes unpacked.
+    """
+    try:
+        delivery.deliver(outputs, message)
+    except MessageTooLargeError as refused:
+        lean = without_values(outputs)
+        if lean == outputs:
+            raise
+        log.warning("dead letter without its bytes", name=message.name, why=str(refused))
+        delivery.deliver(lean, message)
+
+
 def _frames(source: bytes | BinaryIO, message: Message, examiner: Examiner) -> Iterator[Frame | BadFrame]:
     survey = message.header("survey")
     for frame in examiner.read(source, name=message.name, survey=survey, extension=message.extension):
@@ -305,7 +320,8 @@ def _report(message: Message, answer: Answer, metrics: Metrics, publish_s: float
         answer.findings,
         answer.rejects,
         seconds={**answer.seconds, "publish": publish_s},
-        latency_s=now_unix_s - message.timestamp_ms / 1000,
+        # Not every program gives its messages a time.
+        latency_s=now_unix_s - message.timestamp_ms / 1000 if message.timestamp_ms > 0 else None,
         size_bytes=size_bytes,
         now_mjd_tai=mjd_tai(now_unix_s),
     )

@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 
-from stream.broker import client_options, received
+from stream.broker import consumer, received
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,8 +24,8 @@ class Subscriber:
 
     def __init__(self, settings: Settings, topics: Sequence[str]) -> None:
         self.settings = settings
-        self.consumer = KafkaConsumer(
-            **client_options(settings),
+        self.consumer = consumer(
+            settings,
             auto_offset_reset="earliest",
             enable_auto_commit=False,
             isolation_level="read_committed",

@@ -128,9 +128,9 @@ def _show(problems: Iterable[Problem], limit: int) -> None:
 def _list(letters: Iterable[DeadLetter], limit: int | None) -> Counter[str]:
     counts: Counter[str] = Counter()
     for letter in letters:
-        size = len(letter.message.value or b"")
+        size = "not here" if letter.left_out == "value" else f"{len(letter.message.value or b''):,} bytes"
         detail = " ".join(letter.detail.split())
-        typer.echo(f"{letter.name}\t{letter.reason}\t{letter.origin}\t{size:,} bytes\t{detail}")
+        typer.echo(f"{letter.name}\t{letter.reason}\t{letter.origin}\t{size}\t{detail}")
         counts[letter.reason] += 1
         if counts.total() == limit:
             break
@@ -141,7 +141,10 @@ def _send_again(settings: Settings, letters: Iterable[DeadLetter], limit: int | 
     counts: Counter[str] = Counter()
     with contextlib.closing(Replayer(settings)) as replayer:
         for letter in letters:
-            if replayer.send(letter):
+            if letter.left_out:
+                told = f"not sent again: its {letter.left_out} is not here; is {letter.origin} still there?"
+                typer.echo(f"{letter.name}\t{letter.reason}\t{told}", err=True)
+            elif replayer.send(letter):
                 counts[letter.reason] += 1
                 typer.echo(f"{letter.name}\t{letter.reason}\t{letter.origin}")
             if counts.total() == limit:
