@@ -155,7 +155,7 @@ def test_what_retention_took_before_a_worker_had_it_is_said_and_noted_for_good(k
     (letter,) = read_all(one, REJECTED)
     assert header(letter, "reason") == "expired"
     assert "offsets 1 to 3 are lost" in header(letter, "detail")
-    assert metrics.registry.get_sample_value("needlestream_frames_rejected_total", {"reason": "expired"}) == 1
+    assert metrics.registry.collector.get_sample_value("needlestream_frames_rejected_total", {"reason": "expired"}) == 1
     assert "messages lost" in "".join(capfd.readouterr())
     status, output = audit(one)
     assert status == 1
