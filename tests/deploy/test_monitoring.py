@@ -23,7 +23,7 @@ def test_each_rule_fires_when_it_should_and_is_silent_when_it_should_be(words):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_prometheus_takes_its_configuration(tmp_path):
+def test_prometheus_takes_its_configuration():
     done = subprocess.run(
         [program("promtool"), "check", "config", "prometheus.yml"],
         cwd=RULES.parent,
