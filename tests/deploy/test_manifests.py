@@ -1,4 +1,4 @@
-"""What is written for containers: each file is what its own checker takes, and names commands and settings that exist."""
+"""What is written for containers: each file is what its own checker takes, naming commands and settings that exist."""
 
 import re
 import subprocess
