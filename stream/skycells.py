@@ -48,10 +48,12 @@ def cell(ra: float, dec: float) -> str:
 def _around(ra: float, dec: float, reach: float) -> list[tuple[float, float]]:
     """Places on the circle of this radius (degrees) about a place."""
     places = []
+    a, d, r = math.radians(ra), math.radians(dec), math.radians(reach)
+    # In three dimensions, for at a pole the formulae of angles are nothing but rounding.
+    middle = np.array([math.cos(d) * math.cos(a), math.cos(d) * math.sin(a), math.sin(d)])
+    east = np.array([-math.sin(a), math.cos(a), 0.0])
+    north = np.array([-math.sin(d) * math.cos(a), -math.sin(d) * math.sin(a), math.cos(d)])
     for turn in np.linspace(0.0, 2.0 * math.pi, _DIRECTIONS, endpoint=False).tolist():
-        d, r = math.radians(dec), math.radians(reach)
-        sine = math.sin(d) * math.cos(r) + math.cos(d) * math.sin(r) * math.cos(turn)
-        there = math.asin(max(-1.0, min(1.0, sine)))
-        along = math.atan2(math.sin(turn) * math.sin(r) * math.cos(d), math.cos(r) - math.sin(d) * sine)
-        places.append(((ra + math.degrees(along)) % 360.0, math.degrees(there)))
+        x, y, z = (math.cos(r) * middle + math.sin(r) * (math.cos(turn) * north + math.sin(turn) * east)).tolist()
+        places.append((math.degrees(math.atan2(y, x)) % 360.0, math.degrees(math.atan2(z, math.hypot(x, y)))))
     return places
