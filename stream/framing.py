@@ -81,9 +81,9 @@ def decode(container: bytes) -> list[dict[str, Any]]:
 
 
 def newest(writer_schema: Any) -> Any | None:
-    """Give the newest schema of the same name that this program knows; None where the record is nobody's of ours."""
-    name = str(writer_schema["name"] if isinstance(writer_schema, dict) else writer_schema).rpartition(".")[2]
-    return _schema(name)[0] if name in SCHEMAS.values() else None
+    """Give the newest schema of the same name that this program knows; None where the record is none of ours."""
+    space, _, name = str(writer_schema["name"] if isinstance(writer_schema, dict) else writer_schema).rpartition(".")
+    return _schema(name)[0] if space.startswith("needlestream.") and name in SCHEMAS.values() else None
 
 
 def _records(reader: Iterable[Any]) -> list[dict[str, Any]]:

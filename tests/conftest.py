@@ -3,6 +3,7 @@
 import logging
 import os
 import subprocess
+import sys
 import uuid
 
 import pytest
@@ -22,6 +23,16 @@ def logs_go_where_they_went():
     for handler in logging.root.handlers[:]:
         if isinstance(handler, logging.StreamHandler) and getattr(handler.stream, "closed", False):
             logging.root.removeHandler(handler)
+
+
+@pytest.fixture(autouse=True)
+def threads_are_given_back():
+    """Training in a test takes fewer threads, and they would be missing in every test behind it."""
+    torch = sys.modules.get("torch")
+    threads = torch.get_num_threads() if torch else None
+    yield
+    if torch:
+        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")

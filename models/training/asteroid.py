@@ -31,6 +31,7 @@ from models.evaluate.matching import NEITHER, TRUE, match_frame
 from models.networks.asteroid import AsteroidNet
 from models.predictor import bare_predictor
 from models.simulate.sky import draw_scene
+from models.training.fit import half_precision
 from models.training.scenes import draw_exposure, exposure_mask
 from models.weights import load
 
@@ -269,7 +270,7 @@ def learn(
         weight[: BATCH // 2] *= share / 0.5
         weight[BATCH // 2 :] *= (1.0 - share) / 0.5 / (sample.weight[false].mean())
         stamps = varied(torch.from_numpy(sample.stamps[rows].astype(np.float32)), rng)
-        with torch.autocast("cpu", torch.bfloat16):
+        with half_precision(torch.device("cpu")):
             logit = network(stamps, torch.from_numpy(sample.evidence[rows]))
         truth = torch.from_numpy(sample.true[rows].astype(np.float32))
         entropy = functional.binary_cross_entropy_with_logits(logit.float(), truth, reduction="none")

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from detector.tiling import Tiling
 from models.losses import streak_loss
+from models.training.fit import half_precision
 from models.training.scenes import Bank, Sample, draw_samples, turned
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def streak_batches(bank: Bank, seed: int, round_: int, workers: int) -> Iterator
 
 def streak_batch_loss(network: nn.Module, batch: StreakBatch) -> Tensor:
     """The loss of one batch, in bfloat16 where that is faster and exact enough for training."""
-    with torch.autocast(batch.pixels.device.type, torch.bfloat16):
+    with half_precision(batch.pixels.device):
         output = network(batch.pixels, batch.fwhm_px)
     return streak_loss(output.float(), batch.target, batch.weight).total
 
