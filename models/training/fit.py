@@ -130,7 +130,7 @@ def fit(
 
 
 def half_precision(device: torch.device) -> torch.autocast:
-    """bfloat16 in the forward pass where the machine has it; a CPU that only imitates it is slower than with float32."""
+    """bfloat16 in the forward pass where the machine has it; a CPU that imitates it is slower than with float32."""
     native = device.type != "cpu" or torch.backends.cpu.get_cpu_capability() not in {"DEFAULT", "NO AVX", "AVX2"}
     return torch.autocast(device.type, torch.bfloat16, enabled=native)
 
