@@ -37,7 +37,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_calibrated_weights(tmp_pat
         "workers": 0,
         "verifying": 3,
         "rounds": 2,
-        "verifying_steps": 20,
+        "verifying_steps": 5,
     }
     first = train("streaknet", Training(**small, steps=6, minutes=0.0))
     assert (first.stopped, first.step) == ("minutes", 1)
