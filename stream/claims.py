@@ -114,6 +114,9 @@ class Claims:
             raise BadFrame("claim-missing", f"uri {uri[:200]!r}: no such file") from None
         except PermissionError:
             raise BadFrame("claim-refused", f"uri {uri[:200]!r} may not be read by this worker") from None
+        except OSError as error:
+            # Stores say of a key that they cannot have what a disk says of a name: too long, or not valid.
+            raise _refusal(uri, error) from None
 
 
 def check_roots(roots: Sequence[Path | str]) -> None:
@@ -128,7 +131,10 @@ def _path_of(uri: str) -> Path:
     if uri.startswith("/"):
         path = Path(uri)
     else:
-        parts = urlsplit(uri)
+        try:
+            parts = urlsplit(uri)
+        except ValueError as error:  # brackets that are no IPv6 address, letters that look like others
+            raise BadFrame("claim-refused", f"uri {uri[:200]!r} is no URI: {error}") from None
         if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
             raise BadFrame("claim-refused", f"uri {uri[:200]!r}: only files under a claim root are followed")
         path = Path(unquote(parts.path))

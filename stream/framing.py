@@ -81,8 +81,14 @@ def decode(container: bytes) -> list[dict[str, Any]]:
 
 
 def newest(writer_schema: Any) -> Any | None:
-    """Give the newest schema of the same name that this program knows; None where the record is none of ours."""
+    """Give the newest schema of the same name that this program knows; None where the record is none of ours.
+
+    Raises ``ValueError`` for ours of another major version: its fields may have the same names and mean other things.
+    """
     space, _, name = str(writer_schema["name"] if isinstance(writer_schema, dict) else writer_schema).rpartition(".")
+    major = SCHEMA_VERSION.partition("/")[0]
+    if space.startswith("needlestream.v") and not space.startswith(f"needlestream.v{major}_"):
+        raise ValueError(f"schema {space}.{name} is of another major version than {major}: read it by its own program")
     return _schema(name)[0] if space.startswith("needlestream.") and name in SCHEMAS.values() else None
 
 

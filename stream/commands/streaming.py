@@ -30,7 +30,9 @@ from stream.settings import Settings, sources
 from stream.topics import create_missing_topics, topic_states
 
 if TYPE_CHECKING:
-    from stream.service import Examiner
+    from detector.fitsheader import Limits
+    from detector.survey import Survey
+    from stream.service import Examiner, Read
 
 WORKER = (
     *("group_id", "survey", "device", "threshold", "delivery", "session_timeout_s", "max_poll_interval_s"),
@@ -140,26 +142,33 @@ def settings_command(config: config_annotation() = None) -> None:  # type: ignor
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
-def _examiner(settings: Settings, weights: str) -> Examiner:
-    """Give what the worker does with a message: the reader, the networks and the science, as the settings say."""
-    from detector.fits import read_frames  # noqa: PLC0415 - astropy, numba, torch: only a worker waits for them
+def message_reader(profile: Survey | None, limits: Limits) -> Read:
+    """Give what reads a message's FITS: by its ``survey`` header, else by ``profile`` (None: by its keywords)."""
+    from detector.fits import read_frames  # noqa: PLC0415 - astropy and numba: only a worker waits for them
     from detector.frame import BadFrame  # noqa: PLC0415
     from detector.survey import SURVEYS  # noqa: PLC0415
-    from models.evaluate.sensitivity import Sensitivity  # noqa: PLC0415
+
+    def read(source: bytes | BinaryIO, *, name: str, survey: str | None, extension: int | None) -> Any:
+        if survey not in {None, "auto", *SURVEYS}:
+            raise BadFrame(
+                "bad-header", f"header 'survey' is {str(survey)[:40]!r}; there are auto, {', '.join(SURVEYS)}"
+            )
+        chosen = SURVEYS.get(survey) if survey else profile
+        return read_frames(source, name=name, survey=chosen, limits=limits, extension=extension)
+
+    return read
+
+
+def _examiner(settings: Settings, weights: str) -> Examiner:
+    """Give what the worker does with a message: the reader, the networks and the science, as the settings say."""
+    from models.evaluate.sensitivity import Sensitivity  # noqa: PLC0415 - astropy, numba, torch: only a worker waits
     from models.predictor import device_memory_bytes  # noqa: PLC0415
     from stream.commands.science import load_science  # noqa: PLC0415
     from stream.service import Examiner  # noqa: PLC0415
 
     science = load_science(settings, weights, link_threshold=settings.link_threshold)
-
-    def read(source: bytes | BinaryIO, *, name: str, survey: str | None, extension: int | None) -> Any:
-        if survey not in {None, "auto", *SURVEYS}:
-            raise BadFrame("bad-header", f"header 'survey' is {survey!r}; there are auto, {', '.join(SURVEYS)}")
-        profile = SURVEYS.get(survey) if survey else science.survey
-        return read_frames(source, name=name, survey=profile, limits=science.limits, extension=extension)
-
     return Examiner(
-        read=read,
+        read=message_reader(science.survey, science.limits),
         examine=science.examine,
         claims=Claims(settings.claim_roots, settings.max_claim_bytes),
         max_message_bytes=settings.max_message_bytes,
