@@ -37,6 +37,7 @@ from stream.ledger import (
 )
 from stream.logreader import LogReader
 from stream.messages import ANSWERS, EXAMINED, EXPIRED, FRAMES, REJECTED, STREAKS, TRACKS
+from stream.schemaregistry import schemas
 from stream.topics import committed_offsets
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from stream.framing import SchemaOf
     from stream.messages import Message
     from stream.settings import Settings
 
@@ -88,13 +90,14 @@ def audit(settings: Settings, *, overdue_s: float | None, now_unix_s: float) -> 
     with contextlib.closing(LogReader(settings, FRAMES)) as log:
         starts = {partition.partition: start for partition, start in log.starts.items()}
         done = {number: max(start, committed.get(number, start)) for number, start in starts.items()}
-        answers = _answers(settings, log.topic, starts)
-        alerts, alerts_horizon_ms = _alerts(settings, log.topic, starts)
+        schema_of = schemas(settings)
+        answers = _answers(settings, schema_of, log.topic, starts)
+        alerts, alerts_horizon_ms = _alerts(settings, schema_of, log.topic, starts)
         judged, judged_alerts = of_done(answers.table, done), of_done(alerts, done)
         unanswered = list(_unanswered(log, answers.table, starts, done))
         missing = [message for message in unanswered if message.timestamp_ms >= answers.horizon_ms]
         horizon_ms = max(answers.horizon_ms, alerts_horizon_ms)
-        versions, whole = _track_versions(settings)
+        versions, whole = _track_versions(settings, schema_of)
         problems = (
             *(Problem("frame-missing", message.name, _called(message)) for message in missing),
             *answers.expired,
@@ -117,14 +120,14 @@ def audit(settings: Settings, *, overdue_s: float | None, now_unix_s: float) -> 
         )
 
 
-def _answers(settings: Settings, topic: str, starts: Mapping[int, int]) -> Answers:
+def _answers(settings: Settings, schema_of: SchemaOf, topic: str, starts: Mapping[int, int]) -> Answers:
     rows = Rows(ANSWER)
     reasons: Counter[str] = Counter()
     expired = []
     with contextlib.closing(LogReader(settings, EXAMINED)) as log:
         for message in log:
             answers = message.header(ANSWERS) or "0"
-            for record in decode(message.value or b""):
+            for record in decode(message.value or b"", schema_of):
                 origin = record["inputPartition"], record["inputOffset"]
                 if record["inputTopic"] == topic and origin[1] >= starts.get(origin[0], 0):
                     streaks = record["nStreaks"]
@@ -145,11 +148,13 @@ def _answers(settings: Settings, topic: str, starts: Mapping[int, int]) -> Answe
         return Answers(rows.table(), reasons, tuple(expired), max(examined_horizon_ms, log.horizon_ms))
 
 
-def _alerts(settings: Settings, topic: str, starts: Mapping[int, int]) -> tuple[NDArray[np.void], int]:
+def _alerts(
+    settings: Settings, schema_of: SchemaOf, topic: str, starts: Mapping[int, int]
+) -> tuple[NDArray[np.void], int]:
     rows = Rows(ALERT)
     with contextlib.closing(LogReader(settings, STREAKS)) as log:
         for message in log:
-            for record in decode(message.value or b""):
+            for record in decode(message.value or b"", schema_of):
                 origin = record["inputPartition"], record["inputOffset"]
                 if record["inputTopic"] == topic and origin[1] >= starts.get(origin[0], 0):
                     number = uuid.UUID(record["alertId"]).int
@@ -158,12 +163,12 @@ def _alerts(settings: Settings, topic: str, starts: Mapping[int, int]) -> tuple[
         return rows.table(), log.horizon_ms
 
 
-def _track_versions(settings: Settings) -> tuple[dict[str, Counter[int]], bool]:
+def _track_versions(settings: Settings, schema_of: SchemaOf) -> tuple[dict[str, Counter[int]], bool]:
     """Give how often each version of each track is there, and whether retention has left the topic whole."""
     versions: dict[str, Counter[int]] = {}
     with contextlib.closing(LogReader(settings, TRACKS)) as log:
         for message in log:
-            for record in decode(message.value or b""):
+            for record in decode(message.value or b"", schema_of):
                 versions.setdefault(record["trackId"], Counter())[record["version"]] += 1
         return versions, all(start == 0 for start in log.starts.values())
 

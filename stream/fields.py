@@ -15,21 +15,18 @@ that comes after its field was closed makes a new field, alone, and links with n
 from __future__ import annotations
 
 import hashlib
-import struct
 import uuid
-import zlib
 from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import fastavro
 import numpy as np
 
 from detector.linking import link
 from detector.sightings import DAY_S, NIGHT_S, catalogue
 from detector.streaks import STREAK, StreakFlag
 from stream.alerts import streak_rows
-from stream.framing import decode
+from stream.framing import UNREADABLE, decode, no_registry
 from stream.messages import COPY_OF, FRAME_SHAPE
 from stream.tables import utc_text
 
@@ -39,6 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from detector.linking import Scorer, Track
+    from stream.framing import SchemaOf
     from stream.messages import Message
 
 NIGHT_DAYS = NIGHT_S / DAY_S
@@ -68,19 +66,14 @@ class Sheet:
     shape: tuple[float, float] | None = None
 
 
-# What fastavro raises against bytes that are no container, or hold something else.
-_ODD = (
-    *(ValueError, LookupError, TypeError, AttributeError, EOFError, ArithmeticError, RuntimeError),
-    *(struct.error, zlib.error, fastavro.schema.SchemaParseException, fastavro.schema.UnknownType),
-)
 LATEST_MJD = 1e6  # the year 4596: beyond that astropy has no calendar, and nobody a camera
 
 
-def sheets(message: Message) -> list[Sheet]:
+def sheets(message: Message, schema_of: SchemaOf = no_registry) -> list[Sheet]:
     """Give the frames that a message of ``streaks`` or ``candidates`` tells of. Raises ``UnreadableError``."""
     try:
         groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = defaultdict(list)
-        for record in decode(message.value or b""):
+        for record in decode(message.value or b"", schema_of):
             groups[tuple(record[name] for name in ORIGIN)].append(record)
         _check_times(groups.values())
         return [
@@ -93,7 +86,7 @@ def sheets(message: Message) -> list[Sheet]:
             )
             for records in groups.values()
         ]
-    except _ODD as error:
+    except UNREADABLE as error:
         raise UnreadableError(f"{type(error).__name__}: {error}") from None
 
 
@@ -172,7 +165,8 @@ class Field:
 class Fields:
     """The open fields of one partition, and what was published of them."""
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, schema_of: SchemaOf = no_registry) -> None:
+        self.schema_of = schema_of
         self.timeout_ms = timeout_s * 1000.0
         self.open: dict[str, list[Field]] = {}
         self.published: dict[str, Published] = {}
@@ -187,7 +181,7 @@ class Fields:
         ``again``: it is read for a second time, and what it brings was linked when it was read first.
         """
         count = 0
-        for sheet in sheets(message):
+        for sheet in sheets(message, self.schema_of):
             key = field_key(message, sheet)
             mjd = sheet.frame["midpointMjdTai"]
             several = self.open.setdefault(key, [])

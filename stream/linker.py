@@ -39,9 +39,10 @@ from stream.broker import (
     publish,
 )
 from stream.fields import Fields, UnreadableError
-from stream.framing import CONTAINERS, decode
+from stream.framing import decode
 from stream.messages import CANDIDATES, STREAKS, TRACKS, Message, Output, mjd_tai
 from stream.metrics import LinkerMetrics
+from stream.schemaregistry import wire
 from stream.signals import stop_signals
 from stream.topics import create_missing_topics
 
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from kafka.structs import ConsumerGroupMetadata
 
     from detector.linking import Scorer
+    from stream.framing import SchemaOf
     from stream.settings import Settings
 
 log = structlog.get_logger()
@@ -118,9 +120,9 @@ NO_MARKS = Marks(0, 0, 0.0)
 class Partition:
     """What a linker knows of one partition: its fields, how far its topics were read, where its tracks end."""
 
-    def __init__(self, number: int, timeout_s: float) -> None:
+    def __init__(self, number: int, timeout_s: float, schema_of: SchemaOf) -> None:
         self.number = number
-        self.fields = Fields(timeout_s)
+        self.fields = Fields(timeout_s, schema_of)
         self.read_ms: dict[str, float] = {}  # stamp of the last message of each topic
         self.behind: dict[str, int] = {}  # offset up to which a topic is read again
         self.clock_ms = 0.0  # of the commit that is read again
@@ -150,6 +152,7 @@ class Linker:
         self.metrics = metrics
         self.stopping = stopping
         self.clock = clock
+        self.framing, self.schema_of = wire(settings)
         self.published = 0
         self.partitions: dict[int, Partition] = {}
         self.sources: list[TopicPartition] = []
@@ -286,7 +289,7 @@ class Linker:
         with self.metrics.link_seconds.time():
             records = mine.fields.linked(self.scorer, mjd_tai(self.clock()))
         mine.uncommitted = True
-        return [CONTAINERS.output(TRACKS, key.encode(), record, partition=mine.number) for key, record in records]
+        return [self.framing.output(TRACKS, key.encode(), record, partition=mine.number) for key, record in records]
 
     def _only_offsets(self, mine: Partition) -> bool:
         """Whether a partition has something to commit and nothing that waits to be linked."""
@@ -335,7 +338,7 @@ class Linker:
 
     def _report(self, outputs: list[Output]) -> None:
         for output in outputs:
-            (record,) = decode(output.value or b"")
+            (record,) = decode(output.value or b"", self.schema_of)
             kind = "withdrawn" if record["withdrawn"] else "new" if record["version"] == 1 else "again"
             self.metrics.tracks.labels(kind).inc()
             self.published += 1
@@ -365,7 +368,7 @@ class Linker:
         sources = sorted(self.consumer.assignment())
         for source in sources:
             mine = self.partitions.setdefault(
-                source.partition, Partition(source.partition, self.settings.field_timeout_s)
+                source.partition, Partition(source.partition, self.settings.field_timeout_s, self.schema_of)
             )
             committed = self._committed(source)
             if self.stopping():
@@ -418,7 +421,7 @@ class Linker:
             while not self.stopping() and any((reader.position(one) or 0) < ends[one] for one in sources):
                 for source, batch in reader.poll(timeout_ms=int(POLL_S * 1000)).items():
                     for record in batch:
-                        for track in decode(record.value) if record.value else ():
+                        for track in decode(record.value, self.schema_of) if record.value else ():
                             self.partitions[source.partition].fields.learn(track)
         for source in sources:
             self.partitions[source.partition].tracks_end = ends[source]

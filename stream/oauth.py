@@ -12,7 +12,6 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-import ssl
 import time
 import urllib.error
 import urllib.parse
@@ -23,14 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 from kafka.net.sasl.oauth import AbstractTokenProvider
 
+from stream.webservice import answer_to, basic_login, keeps_secrets
+
 if TYPE_CHECKING:
     from stream.settings import Settings
 
 PATIENCE_S = 10.0
-MAX_ANSWER_BYTES = 1 << 20
 LIFE_LEFT = 0.1  # of a token's life, when the next one is fetched
 UNSAID_LIFE_S = 300.0  # of a token whose endpoint does not say how long it lives (RFC 6749 only recommends it)
-LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 class TokenError(Exception):
@@ -110,26 +109,20 @@ def expires(token: str) -> float | None:
 def ask(url: str, settings: Settings) -> dict[str, Any]:
     """Give a token endpoint's answer to our client credentials. Raises ``TokenError``."""
     where = f"sasl_oauth_token_url ({url})"
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in LOOPBACK):
+    if not keeps_secrets(url):
         raise TokenError(f"{where}: only https is used, since the client's secret travels there")
     form = {"grant_type": "client_credentials"}
     if settings.sasl_oauth_scope:
         form["scope"] = settings.sasl_oauth_scope
     secret = settings.sasl_oauth_client_secret
-    words = f"{settings.sasl_oauth_client_id or ''}:{'' if secret is None else secret.get_secret_value()}"
+    login = basic_login(settings.sasl_oauth_client_id or "", "" if secret is None else secret.get_secret_value())
     request = urllib.request.Request(  # noqa: S310 - the scheme is checked above
         url,
         urllib.parse.urlencode(form).encode(),
-        {"Authorization": "Basic " + base64.b64encode(words.encode()).decode(), "Accept": "application/json"},
+        {"Authorization": login, "Accept": "application/json"},
     )
     try:
-        context = ssl.create_default_context()
-        if settings.tls_ca is not None:
-            context.load_verify_locations(settings.tls_ca)
-        opener = urllib.request.build_opener(_NoRedirects, urllib.request.HTTPSHandler(context=context))
-        with opener.open(request, timeout=PATIENCE_S) as answer:
-            told = json.loads(answer.read(MAX_ANSWER_BYTES))
+        told = json.loads(answer_to(request, ca=settings.tls_ca, patience_s=PATIENCE_S))
     except urllib.error.HTTPError as error:
         hint = ": are sasl_oauth_client_id and sasl_oauth_client_secret right?" if error.code in {400, 401, 403} else ""
         raise TokenError(f"{where} answers {error.code} {error.reason}{hint}") from None
@@ -138,14 +131,6 @@ def ask(url: str, settings: Settings) -> dict[str, Any]:
     if not isinstance(told, dict):
         raise TokenError(f"{where} answers something else than a JSON object")
     return told
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows nobody elsewhere with our secret."""
-
-    def redirect_request(self, *_: Any) -> None:
-        """Follow none: the redirect is then an ``HTTPError``."""
-        return
 
 
 def _is_number(value: float | str) -> bool:

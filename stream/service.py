@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -25,9 +25,11 @@ from detector.frame import BadFrame
 from stream.alerts import candidate_lists, examined_summary, streak_alerts
 from stream.broker import DELIVERIES, MessageTooLargeError, Source, check_reachable, explained
 from stream.claims import Claims
+from stream.framing import CONTAINERS
 from stream.machine import MachineError, machine_fault
 from stream.messages import FRAMES, as_message_says, counted, dead_letter, frame_source, mjd_tai, without_values
 from stream.metrics import Metrics
+from stream.schemaregistry import wire
 from stream.signals import stop_signals
 from stream.topics import create_missing_topics
 
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from detector.streaks import Findings
     from models.evaluate.sensitivity import Trial
     from stream.broker import Delivery
+    from stream.framing import Framing
     from stream.messages import Message, Output
     from stream.settings import Settings
 
@@ -79,6 +82,7 @@ class Examiner:
     weights_versions: Mapping[str, str] = field(default_factory=dict)
     sensitivity: Sensitivity | None = None
     gpu_memory: Callable[[], Mapping[str, int]] = dict
+    framing: Framing = CONTAINERS
     clock: Callable[[], float] = time.time
 
 
@@ -118,6 +122,7 @@ def run_worker(settings: Settings, examiner: Examiner, limits: Limits) -> int:
     with explained(settings), contextlib.ExitStack() as cleanup:
         signals = cleanup.enter_context(stop_signals())
         check_reachable(settings)
+        examiner = replace(examiner, framing=wire(settings)[0])
         for topic in create_missing_topics(settings):
             log.info("topic created", topic=topic)
         source = Source(settings, settings.topic(FRAMES))
@@ -191,7 +196,7 @@ def answer_to(message: Message, examiner: Examiner) -> Answer:
             # One of a message at most: it stays in memory until the answers are committed.
             if chosen is None and examiner.sensitivity is not None and examiner.sensitivity.wants(_readable(frame)):
                 chosen = _readable(frame), found
-            outputs += streak_alerts(found, message, source, now)
+            outputs += streak_alerts(found, message, source, now, examiner.framing)
             outputs += candidate_lists(found, message, source, now)
             outputs.append(
                 examined_summary(
@@ -201,6 +206,7 @@ def answer_to(message: Message, examiner: Examiner) -> Answer:
                     now_mjd_tai=now,
                     program_version=examiner.program_version,
                     weights_versions=examiner.weights_versions,
+                    framing=examiner.framing,
                 )
             )
         if not outputs:

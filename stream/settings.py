@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from stream.webservice import keeps_secrets
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -130,6 +132,18 @@ class Settings(BaseSettings):
     tls_cert: Path | None = Field(None, description="PEM file of the client's own certificate.")
     tls_key: Path | None = Field(None, description="PEM file of the client's own key.")
     tls_key_password: SecretStr | None = Field(None, description="Password of that key, where it has one.")
+    alert_framing: Literal["container", "confluent"] = Field(
+        "container",
+        description="container (each message one Avro container), or confluent (number in a registry, bare record).",
+    )
+    schema_registry_url: str | None = Field(
+        None, pattern=r"^https?://[^\s@]+$", description="Schema registry for Confluent framing: http(s)://HOST[:PORT]."
+    )
+    schema_registry_username: str | None = Field(None, description="User name at the schema registry.")
+    schema_registry_password: SecretStr | None = Field(None, description="Password at the schema registry.")
+    schema_registry_ca: Path | None = Field(
+        None, description="PEM file of the authority that signed the registry's certificate."
+    )
     log_format: Literal["console", "json"] = Field("console", description="console for people, json for machines.")
 
     @field_validator("claim_roots", mode="before")
@@ -162,6 +176,19 @@ class Settings(BaseSettings):
                 )
         elif self.sasl_username is None or self.sasl_password is None:
             raise ValueError(f"{self.sasl_mechanism} needs sasl_username and sasl_password")
+        return self
+
+    @model_validator(mode="after")
+    def _registry_is_whole(self) -> Settings:
+        url = self.schema_registry_url
+        if self.alert_framing == "confluent" and url is None:
+            raise ValueError("alert_framing is confluent; schema_registry_url must then be set")
+        if self.schema_registry_username is None:
+            return self
+        if self.schema_registry_password is None:
+            raise ValueError("schema_registry_username needs schema_registry_password")
+        if url is not None and not keeps_secrets(url):
+            raise ValueError(f"schema_registry_url ({url}): only https is used, since the password travels there")
         return self
 
     def topic(self, name: str) -> str:

@@ -16,6 +16,7 @@ import structlog
 from detector.fits import read_frames
 from detector.survey import SURVEYS
 from stream.broker import BrokerError
+from stream.schemaregistry import schemas
 from stream.signals import stop_signals
 from stream.watching.follower import Follower
 from stream.watching.night import Night
@@ -41,7 +42,7 @@ class Watch:
 
     def __init__(self, settings: Settings, limits: Limits) -> None:
         self.settings = settings
-        self.night = Night()
+        self.night = Night(schemas(settings))
         self.follower = Follower(settings, self.night)
         self.shelf = FrameShelf(settings, _reader(settings, limits))
         self.pictures = PictureCache()

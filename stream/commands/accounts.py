@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stream.broker import BrokerError, check_reachable, explained
-from stream.commands.options import CONNECTION, with_settings
+from stream.commands.options import CONNECTION, REGISTRY, with_settings
 from stream.deadletters import Replayer, dead_letters
 from stream.logs import configure_logs
 from stream.settings import Settings  # noqa: TC001 - the options are made from the annotations
@@ -44,7 +44,7 @@ def _topics_read(settings: Settings) -> Iterator[None]:
         raise typer.Exit(TROUBLE) from None
 
 
-@with_settings(*CONNECTION, "group_id", "transaction_timeout_s")
+@with_settings(*CONNECTION, *REGISTRY, "group_id", "transaction_timeout_s")
 def audit_command(
     *,
     settings: Settings,

@@ -18,7 +18,7 @@ import typer
 from stream.broker import check_reachable
 from stream.commands import evaluation
 from stream.commands.examination import detect_files, examination, training_extra
-from stream.commands.options import CONNECTION, CREATION, broker_errors, with_settings
+from stream.commands.options import CONNECTION, CREATION, REGISTRY, broker_errors, with_settings
 from stream.logs import configure_logs
 from stream.settings import Settings  # noqa: TC001 - with_settings reads the annotations
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 LINKER = (
     *("group_id", "delivery", "session_timeout_s", "max_poll_interval_s", "transaction_timeout_s"),
     *("field_timeout_s", "link_after_s", "metrics_port", "metrics_address", "log_format"),
+    *("alert_framing", *REGISTRY),
 )
 OURS = "needlestream"
 CLASSICAL = "multi-epoch (sep)"

@@ -29,6 +29,7 @@ CONNECTION = (
     *("security_protocol", "sasl_mechanism", "sasl_username", "sasl_oauth_token_file", "sasl_oauth_token_url"),
     *("sasl_oauth_client_id", "sasl_oauth_scope", "tls_ca", "tls_cert", "tls_key"),
 )
+REGISTRY = ("schema_registry_url", "schema_registry_username", "schema_registry_ca")
 # How much of a file is believed.
 BELIEF = ("max_pixels", "max_hdus", "max_header_bytes", "max_decompressed_bytes")
 CREATION = ("max_message_bytes", "partitions", "replication_factor")

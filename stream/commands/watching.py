@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream.claims import RootError, check_roots
-from stream.commands.options import BELIEF, CONNECTION, broker_errors, frame_limits, with_settings
+from stream.commands.options import BELIEF, CONNECTION, REGISTRY, broker_errors, frame_limits, with_settings
 from stream.logs import configure_logs
 from stream.settings import Settings  # noqa: TC001 - with_settings reads the annotations
 
@@ -23,7 +23,7 @@ def register(app: typer.Typer) -> None:
     app.command("watch")(watch_command)
 
 
-@with_settings(*CONNECTION, *PAGE)
+@with_settings(*CONNECTION, *REGISTRY, *PAGE)
 def watch_command(*, settings: Settings) -> None:
     """Serve the live page: the focal plane, the newest frames, alerts and tracks, and whether the workers keep up.
 

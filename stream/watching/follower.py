@@ -106,11 +106,11 @@ class Follower:
         for batch in reader.consumer.poll(timeout_ms=int(POLL_S * 1000)).values():
             for record in batch:
                 message = replace(received(record), topic=record.topic.removeprefix(self.settings.topic_prefix))
-                self._positions[TopicPartition(record.topic, record.partition)] = record.offset + 1
                 try:
                     self.night.take(message)
                 except (ValueError, KeyError, TypeError) as error:
                     log.warning("message passed over", name=message.name, why=str(error))
+                self._positions[TopicPartition(record.topic, record.partition)] = record.offset + 1
 
     # --- looking ------------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from stream.framing import no_registry
 from stream.messages import CANDIDATES, COPY_OF, EXAMINED, REJECTED, STREAKS, TRACKS
 from stream.watching.records import (
     candidate_mark,
@@ -25,6 +26,7 @@ from stream.watching.records import (
 from stream.watching.series import Series
 
 if TYPE_CHECKING:
+    from stream.framing import SchemaOf
     from stream.messages import Message
     from stream.watching.records import Key, Shown
 
@@ -52,7 +54,8 @@ class FrameSeen:
 class Night:
     """Takes messages in, gives what is shown."""
 
-    def __init__(self) -> None:
+    def __init__(self, schema_of: SchemaOf = no_registry) -> None:
+        self._schema_of = schema_of
         self._lock = threading.Lock()
         self.lag: int | None = None
         self._waiting_since_s: float | None = None
@@ -139,7 +142,7 @@ class Night:
         return _newest(self._frames, key, self._frames.get(key) or FrameSeen(), MOST_FRAMES)
 
     def _take_summary(self, message: Message) -> None:
-        (record,) = records_of(message, 1)
+        (record,) = records_of(message, 1, self._schema_of)
         summary = frame_summary(record)
         self._seen(key_of(record)).summary = summary
         self._totals["examined"] += 1
@@ -155,7 +158,7 @@ class Night:
         _newest(self._ccds, name, before | known | ({"refused": None} if newer else {}), MOST_CCDS)
 
     def _take_streak(self, message: Message) -> None:
-        for record in records_of(message, MOST_MARKS):
+        for record in records_of(message, MOST_MARKS, self._schema_of):
             alert = streak_alert(record)
             seen = self._seen(key_of(record))
             seen.shape = frame_shape(message) or seen.shape
@@ -166,14 +169,14 @@ class Night:
     def _take_candidates(self, message: Message) -> None:
         if message.header(COPY_OF) is not None:
             return
-        records = records_of(message, MOST_MARKS)
+        records = records_of(message, MOST_MARKS, self._schema_of)
         if records:
             seen = self._seen(key_of(records[0]))
             seen.shape = frame_shape(message) or seen.shape
             seen.candidates = [candidate_mark(record) for record in records]
 
     def _take_track(self, message: Message) -> None:
-        (record,) = records_of(message, 1)
+        (record,) = records_of(message, 1, self._schema_of)
         told = track(record)
         before = self._tracks.get(told["id"])
         if before is not None and before["version"] > told["version"]:

@@ -6,18 +6,17 @@ text comes from a stranger and is kept for as long as the page runs.
 
 from __future__ import annotations
 
-import io
 import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
-import fastavro
-
+from stream.framing import UNREADABLE, no_registry, records
 from stream.messages import FRAME_SHAPE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from stream.framing import SchemaOf
     from stream.messages import Message
 
 Shown = dict[str, Any]
@@ -28,19 +27,12 @@ MOST_WORDS = 30  # flags, stages, reasons of one record
 MOST_SIGHTINGS = 50
 
 
-def records_of(message: Message, most: int) -> list[dict[str, Any]]:
-    """Give at most so many records of a container, the first ones. Raises ``ValueError`` for what is none."""
+def records_of(message: Message, most: int, schema_of: SchemaOf = no_registry) -> list[dict[str, Any]]:
+    """Give at most so many records of a message, the first ones. Raises ``ValueError`` for what has none."""
     try:
-        return [dict(record) for record in itertools.islice(fastavro.reader(io.BytesIO(message.value or b"")), most)]
-    except (
-        ValueError,
-        TypeError,
-        LookupError,
-        EOFError,
-        AttributeError,
-        fastavro.schema.SchemaParseException,
-    ) as error:
-        raise ValueError(f"{message.name} holds no Avro container: {error}") from None
+        return list(itertools.islice(records(message.value or b"", schema_of), most))
+    except UNREADABLE as error:
+        raise ValueError(f"{message.name} holds no records: {error}") from None
 
 
 def key_of(record: Mapping[str, Any]) -> Key:

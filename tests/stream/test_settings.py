@@ -61,6 +61,7 @@ def test_claim_roots_are_folders_or_uris_separated_by_commas(roots):
 def test_settings_shows_each_setting_with_its_origin_and_no_secret(tmp_path, monkeypatch):
     config = tmp_path / "night.toml"
     secrets = ("sasl_password", "sasl_oauth_token", "sasl_oauth_client_secret", "tls_key_password")
+    secrets += ("schema_registry_password",)
     assert set(secrets) == {n for n, f in Settings.model_fields.items() if "SecretStr" in str(f.annotation)}
     config.write_text("".join(f'{name} = "hay&stack"\n' for name in secrets))
     monkeypatch.setenv("NEEDLESTREAM_TOPIC_PREFIX", "night.")
@@ -82,6 +83,8 @@ def test_settings_shows_each_setting_with_its_origin_and_no_secret(tmp_path, mon
         ({"sasl_mechanism": "PLAIN"}, "security_protocol must then be SASL_SSL"),
         ({"security_protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "sasl_username": "u"}, "sasl_password"),
         ({"security_protocol": "SASL_SSL", "sasl_mechanism": "OAUTHBEARER"}, "needs one of sasl_oauth_token"),
+        ({"alert_framing": "confluent"}, "schema_registry_url must then be set"),
+        ({"schema_registry_url": "http://127.0.0.1", "schema_registry_username": "u"}, "needs schema_registry_pass"),
     ],
 )
 def test_half_a_login_is_a_mistake_that_says_what_lacks(given, says):
@@ -124,7 +127,7 @@ def test_the_limits_on_a_file_are_those_of_the_settings():
 
 
 SECURITY = ("security_", "sasl_", "tls_", "claim_", "metrics_", "max_pixels", "max_hdus", "max_header", "max_dec")
-SECURITY += ("max_claim", "max_message", "watch_")
+SECURITY += ("max_claim", "max_message", "watch_", "schema_registry_")
 
 
 def test_the_page_of_settings_lists_all_with_the_test_of_each_that_has_to_do_with_security():
