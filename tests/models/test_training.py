@@ -11,6 +11,7 @@ from detector.cutouts import CHANNELS, SIDE
 from detector.evidence import NAMES
 from detector.tiling import Tiling
 from models.predictor import load_streak_network
+from models.training import asteroid
 from models.training.cells import label_cells
 from models.training.recipes import BadRecipe, Training, train
 from models.training.scenes import Bank, Sample, draw_samples, turned
@@ -27,7 +28,10 @@ def test_evaluation_seeds_and_unknown_names_are_refused(tmp_path: Path, name: st
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_that_was_stopped_goes_on_and_ends_with_calibrated_weights(tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_goes_on_and_ends_with_calibrated_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(asteroid, "BATCH", 16)
     small = {
         "folder": tmp_path,
         "survey": "euclid-vis",
@@ -37,7 +41,7 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_calibrated_weights(tmp_pat
         "workers": 0,
         "verifying": 3,
         "rounds": 2,
-        "verifying_steps": 5,
+        "verifying_steps": 60,
     }
     first = train("streaknet", Training(**small, steps=6, minutes=0.0))
     assert (first.stopped, first.step) == ("minutes", 1)
