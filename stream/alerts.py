@@ -7,23 +7,25 @@ records apart from processing times: ids are derived from what the frame is.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import uuid
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
+from detector.fitscutout import box_around, fits_cutout
 from detector.streaks import StreakFlag, empty
 from stream.framing import CONTAINERS
 from stream.messages import CANDIDATES, COPY_OF, EXAMINED, FRAME_SHAPE, REPLAYED, STREAKS, mjd_tai
 from stream.skycells import touched
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from detector.frame import FrameHeader
+    from detector.frame import Frame, FrameHeader
     from detector.streaks import Findings
     from stream.framing import Framing
     from stream.messages import Message, Output
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
 # Namespace of the alerts' ids; an arbitrary constant that must never change (RFC 9562, section 6.6).
 ALERT_NAMESPACE = uuid.UUID("6f2b7a52-4c0e-5d0b-9a44-0c5f3c1d7e21")
 
+# A frame with more streaks than this is no use to anybody who looks at pictures.
+MOST_CUTOUTS = 500
 # Column of the table of streaks -> field of the alert. Names are Rubin's where the quantity is.
 ALERT_FIELDS = {
     "x0": "x0",
@@ -76,12 +80,29 @@ def streak_alerts(
     source: bytes | BinaryIO,
     now_mjd_tai: float,
     framing: Framing = CONTAINERS,
+    cutouts: Sequence[bytes | None] = (),
 ) -> list[Output]:
-    """Give one alert for each streak, keyed by field so that one linker sees what it must link."""
+    """Give one alert for each streak, keyed by field so that one linker sees what it must link.
+
+    ``cutouts``: the FITS images of the first streaks, in their order.
+    """
     key = field_keys(findings.header)[0].encode()
     records = _streak_records(findings, message, source, now_mjd_tai)
     headers = _shape_header(findings.header)
-    return [framing.output(STREAKS, key, record, headers) for record in records[: len(findings.streaks)]]
+    images = itertools.chain(cutouts, itertools.repeat(None))
+    return [
+        framing.output(STREAKS, key, record | {"cutoutScience": image}, headers)
+        for record, image in zip(records[: len(findings.streaks)], images, strict=False)
+    ]
+
+
+def streak_cutouts(frame: Frame, streaks: NDArray[np.void], largest_px: int) -> list[bytes | None]:
+    """Give the FITS images of the best streaks of a frame, at most ``MOST_CUTOUTS``; none for ``largest_px`` 0."""
+    if largest_px == 0:
+        return []
+    ends = np.stack([streaks[name] for name in ("x0", "y0", "x1", "y1")], axis=1)[:MOST_CUTOUTS]
+    boxes = (box_around(one, frame.header.shape, largest_px) for one in ends)
+    return [None if box is None else fits_cutout(frame, box) for box in boxes]
 
 
 def candidate_lists(findings: Findings, message: Message, source: bytes | BinaryIO, now_mjd_tai: float) -> list[Output]:

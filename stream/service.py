@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 import structlog
 
 from detector.frame import BadFrame
-from stream.alerts import candidate_lists, examined_summary, streak_alerts
+from stream.alerts import candidate_lists, examined_summary, streak_alerts, streak_cutouts
 from stream.broker import DELIVERIES, MessageTooLargeError, Source, check_reachable, explained
 from stream.claims import Claims
 from stream.framing import CONTAINERS
@@ -83,6 +83,7 @@ class Examiner:
     sensitivity: Sensitivity | None = None
     gpu_memory: Callable[[], Mapping[str, int]] = dict
     framing: Framing = CONTAINERS
+    cutout_px: int = 0
     clock: Callable[[], float] = time.time
 
 
@@ -122,7 +123,7 @@ def run_worker(settings: Settings, examiner: Examiner, limits: Limits) -> int:
     with explained(settings), contextlib.ExitStack() as cleanup:
         signals = cleanup.enter_context(stop_signals())
         check_reachable(settings)
-        examiner = replace(examiner, framing=wire(settings)[0])
+        examiner = replace(examiner, framing=wire(settings)[0], cutout_px=settings.cutout_px)
         for topic in create_missing_topics(settings):
             log.info("topic created", topic=topic)
         source = Source(settings, settings.topic(FRAMES))
@@ -196,7 +197,8 @@ def answer_to(message: Message, examiner: Examiner) -> Answer:
             # One of a message at most: it stays in memory until the answers are committed.
             if chosen is None and examiner.sensitivity is not None and examiner.sensitivity.wants(_readable(frame)):
                 chosen = _readable(frame), found
-            outputs += streak_alerts(found, message, source, now, examiner.framing)
+            pictures = streak_cutouts(_readable(frame), found.streaks, examiner.cutout_px)
+            outputs += streak_alerts(found, message, source, now, examiner.framing, pictures)
             outputs += candidate_lists(found, message, source, now)
             outputs.append(
                 examined_summary(

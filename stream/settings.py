@@ -136,6 +136,9 @@ class Settings(BaseSettings):
         "container",
         description="container (each message one Avro container), or confluent (number in a registry, bare record).",
     )
+    cutout_px: int = Field(
+        0, ge=0, le=512, description="Largest side of the FITS cut-out in a streak's alert, in pixels; 0: none is sent."
+    )
     schema_registry_url: str | None = Field(
         None, pattern=r"^https?://[^\s@]+$", description="Schema registry for Confluent framing: http(s)://HOST[:PORT]."
     )

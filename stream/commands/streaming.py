@@ -40,7 +40,7 @@ WORKER = (
     *("transaction_timeout_s", *BELIEF, "max_claim_bytes", "claim_roots"),
     *("many_streaks", "method", "expected_streaks_per_frame"),
     *("link_threshold", "metrics_port", "metrics_address", "log_format"),
-    *("sensitivity_share", "sensitivity_window", "sensitivity_lag", "alert_framing", *REGISTRY),
+    *("sensitivity_share", "sensitivity_window", "sensitivity_lag", "alert_framing", "cutout_px", *REGISTRY),
 )
 
 
