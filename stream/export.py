@@ -1,8 +1,8 @@
 """What one run over files leaves behind: the table of streaks, the list of frames, DS9 regions.
 
 ``frames.csv`` counts every HDU that was looked at, with its streaks or with the reason why it was refused: in = out,
-also without a broker. At night this fails when the disk is full: the error propagates, and the ``.partial`` files hold
-what was done until then.
+also without a broker. At night this fails when the disk is full: the command says so and ends with status 1, and the
+``.partial`` files hold what was done until then.
 """
 
 from __future__ import annotations

@@ -243,7 +243,8 @@ def _answer(message: Message, examiner: Examiner, source: Source, deaths: int) -
             raise
         if not fault.by_frame:
             source.put_back(message)
-        raise MachineError(f"{message.name}: {fault.advice} Nothing of it was acknowledged ({error})") from error
+        third = " A frame that does this three times is rejected." if fault.by_frame else ""
+        raise MachineError(f"{message.name}: {fault.advice}{third} Nothing was acknowledged ({error})") from error
 
 
 def _measure(

@@ -22,6 +22,7 @@ from astropy.table import Table
 from astropy.time import Time
 
 from detector.streaks import StreakFlag
+from stream.machine import FULL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -138,10 +139,18 @@ def texts(findings: Findings) -> Iterator[tuple[str, ...]]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Lend ``path`` with ``.partial`` behind its name; it takes its own name when the block ends without an error."""
+    """Lend ``path`` with ``.partial`` behind its name; it takes its own name when the block ends without an error.
+
+    The error of a full disk, which does not say whose, gets the folder's name.
+    """
     partial = path.with_name(path.name + ".partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
-    yield partial
+    try:
+        yield partial
+    except OSError as error:
+        if error.errno in FULL and error.filename is None:
+            error.filename = str(partial.parent)
+        raise
     partial.replace(path)
 
 

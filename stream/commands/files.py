@@ -12,7 +12,7 @@ import typer
 
 from stream.commands import evaluation, linking
 from stream.commands.examination import detect_files, load, peeker, progress_bar, reader, training_extra
-from stream.commands.options import with_settings
+from stream.commands.options import machine_errors, with_settings
 from stream.settings import Settings  # noqa: TC001 - with_settings reads the annotations
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def detect_command(
         raise typer.Exit(1)
 
 
+@machine_errors()
 def simulate_command(
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder for the frames and their truth.")],
     survey: Annotated[str, typer.Option(help="Whose camera and sky; a wrong name lists all.")] = "euclid-vis",
@@ -128,6 +129,7 @@ def simulate_command(
     typer.echo(f"{fields * dithers} exposures written to {out}, their truth to {truth}")
 
 
+@machine_errors()
 def train_command(
     name: Annotated[str, typer.Argument(help="Which network, such as streaknet.")],
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder for skies, log, checkpoints and weights.")],

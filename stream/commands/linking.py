@@ -18,7 +18,7 @@ import typer
 from stream.broker import check_reachable
 from stream.commands import evaluation
 from stream.commands.examination import detect_files, examination, training_extra
-from stream.commands.options import CONNECTION, CREATION, REGISTRY, broker_errors, with_settings
+from stream.commands.options import CONNECTION, CREATION, REGISTRY, broker_errors, machine_errors, with_settings
 from stream.logs import configure_logs
 from stream.settings import Settings  # noqa: TC001 - with_settings reads the annotations
 
@@ -51,6 +51,7 @@ def register(app: typer.Typer) -> None:
     evaluation.app.command("tracks")(tracks_command)
 
 
+@machine_errors()
 def link_command(
     streaks: Annotated[
         list[Path],
@@ -329,6 +330,7 @@ def train_linker_command(out: Path, *, fields: int, seed: int, lists: Sequence[P
         import lightgbm as _  # noqa: F401, PLC0415 - of the extra: say so before the work, not after it
 
         from models.training.linking import Lists, split_fields, train_linker  # noqa: PLC0415
+    out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     given: list[Lists] = []
     try:
         for folder in lists:

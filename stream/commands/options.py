@@ -17,7 +17,7 @@ from pydantic import SecretStr
 
 from detector.fitsheader import Limits
 from stream.broker import BrokerError
-from stream.machine import MachineError
+from stream.machine import MachineError, machine_fault
 from stream.settings import ENVIRONMENT_PREFIX, Settings, SettingsError, load_settings
 
 if TYPE_CHECKING:
@@ -45,7 +45,8 @@ def with_settings(*names: str) -> Callable[[Callable[..., Any]], Callable[..., A
         @functools.wraps(command)
         def run(*, config: Path | None, **given: Any) -> Any:
             command_line = {name: given.pop(name) for name in names}
-            return command(settings=settings_or_exit(config, command_line), **given)
+            with machine_errors():
+                return command(settings=settings_or_exit(config, command_line), **given)
 
         parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own + options]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
@@ -71,6 +72,20 @@ def broker_errors() -> Iterator[None]:
         yield
     except (BrokerError, MachineError) as error:
         typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@contextlib.contextmanager
+def machine_errors() -> Iterator[None]:
+    """Leave with status 1 and a sentence where disk, memory or GPU failed; a defect of ours keeps its traceback."""
+    try:
+        yield
+    except (OSError, RuntimeError, MemoryError) as error:
+        # Whoever reads our output may close the pipe when he has enough.
+        fault = None if isinstance(error, BrokenPipeError) else machine_fault(error)
+        if fault is None:
+            raise
+        typer.echo(f"error: {fault.advice} ({error})", err=True)
         raise typer.Exit(1) from None
 
 

@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from stream.commands.options import machine_errors
+
 export = typer.Typer(help="Write what others want to have, in their own formats.", no_args_is_help=True)
 
 
@@ -29,6 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 @export.command("ades")
+@machine_errors()
 def ades_command(
     tracks: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="Table of tracks, as `link` writes it.")],
     stn: Annotated[str, typer.Option(help="The station's MPC code.", metavar="CODE")],

@@ -129,7 +129,7 @@ def test_a_dead_workers_open_transaction_is_waited_for_until_the_broker_aborts_i
 @pytest.mark.parametrize(
     ("fails", "advice"),
     [
-        ("memory", "out of memory. Give the worker more"),
+        ("memory", "out of memory. Give it more, or lower max_pixels. A frame that does this three times"),
         ("gpu", "the GPU failed: look at nvidia-smi"),
         ("gpu-memory", "the GPU is out of memory. Is another program on it?"),
         ("disk", "the disk is full, or a quota reached /var/cache: make room"),
