@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 
     from detector.linking import Scorer
     from stream.framing import SchemaOf
+    from stream.known import KnownTable
     from stream.settings import Settings
 
 log = structlog.get_logger()
@@ -69,7 +70,9 @@ def linker_group(settings: Settings) -> str:
     return f"{settings.group_id}-linker"
 
 
-def run_linker(settings: Settings, scorer: Scorer, *, idle_timeout_s: float | None) -> int:
+def run_linker(
+    settings: Settings, scorer: Scorer, *, idle_timeout_s: float | None, known: KnownTable | None = None
+) -> int:
     """Join the group and link until SIGTERM, SIGINT, or nothing came for so long; gives the number of tracks published.
 
     Raises ``BrokerError``.
@@ -84,7 +87,8 @@ def run_linker(settings: Settings, scorer: Scorer, *, idle_timeout_s: float | No
         signals = cleanup.enter_context(stop_signals())
         for topic in create_missing_topics(settings):
             log.info("topic created", topic=topic)
-        with contextlib.closing(Linker(settings, scorer, metrics, stopping=lambda: bool(signals))) as linker:
+        linker = Linker(settings, scorer, metrics, stopping=lambda: bool(signals), known=known)
+        with contextlib.closing(linker):
             log.info("linker started", group=linker_group(settings), delivery=settings.delivery)
             linker.serve(idle_timeout_s)
     log.info("linker stopped", tracks=linker.published, signals=[signal.Signals(number).name for number in signals])
@@ -146,12 +150,14 @@ class Linker:
         *,
         stopping: Callable[[], bool],
         clock: Callable[[], float] = time.time,
+        known: KnownTable | None = None,
     ) -> None:
         self.settings = settings
         self.scorer = scorer
         self.metrics = metrics
         self.stopping = stopping
         self.clock = clock
+        self.known = known
         self.framing, self.schema_of = wire(settings)
         self.published = 0
         self.partitions: dict[int, Partition] = {}
@@ -287,9 +293,15 @@ class Linker:
     def _linked(self, mine: Partition) -> list[Output]:
         """Link the fields of a partition that changed; gives what is to be published."""
         with self.metrics.link_seconds.time():
-            records = mine.fields.linked(self.scorer, mjd_tai(self.clock()))
+            linked = mine.fields.linked(self.scorer, mjd_tai(self.clock()))
+            keys, records = [key for key, _ in linked], [record for _, record in linked]
+            if self.known is not None:
+                records = self.known.marked(records)
         mine.uncommitted = True
-        return [self.framing.output(TRACKS, key.encode(), record, partition=mine.number) for key, record in records]
+        return [
+            self.framing.output(TRACKS, key.encode(), record, partition=mine.number)
+            for key, record in zip(keys, records, strict=True)
+        ]
 
     def _only_offsets(self, mine: Partition) -> bool:
         """Whether a partition has something to commit and nothing that waits to be linked."""

@@ -62,6 +62,12 @@ class Settings(BaseSettings):
         ge=0,
         description="A field of which nothing came for so long is linked; one that never rests, six times later.",
     )
+    known_radius_arcsec: float = Field(
+        2.0,
+        ge=0,
+        le=3600,
+        description="How far a sighting may be from a known object's place, besides its three sigmas.",
+    )
     expected_streaks_per_frame: float | None = Field(
         None, gt=0, description="What scores are calibrated for; empty: the survey's own number."
     )

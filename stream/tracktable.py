@@ -7,6 +7,7 @@ position angle those of the track's path at that moment. A table is complete or 
 from __future__ import annotations
 
 import csv
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from detector.known import Match
     from detector.linking import Track
 
     Columns = Mapping[str, NDArray[Any]]
@@ -28,13 +30,14 @@ if TYPE_CHECKING:
 TRACK_NAMES = (
     *("track", "track_score", "n_sightings", "frame", "extension", "exposure", "ccd", "x0", "y0", "x1", "y1"),
     *("ra", "dec", "ra_err", "dec_err", "ra_dec_corr", "mid_time_utc", "mag", "rate_arcsec_h", "position_angle_deg"),
-    "trk_sub",
+    *("trk_sub", "mag_err", "snr", "known_as", "known_also", "known_sep_arcsec"),
 )
 _DIGITS = {
     **dict.fromkeys(("x0", "y0", "x1", "y1"), "z.3f"),
     **dict.fromkeys(("ra", "dec"), "z.8f"),
     **dict.fromkeys(("ra_err", "dec_err", "ra_dec_corr"), "z.4g"),
-    "mag": "z.3f",
+    **dict.fromkeys(("mag", "mag_err"), "z.3f"),
+    "snr": "z.2f",
     "extension": ".0f",
 }
 STATIC = "static"
@@ -103,11 +106,16 @@ def frame_shapes(paths: Iterable[Path]) -> dict[tuple[str, int], tuple[float, fl
     return shapes
 
 
-def track_rows(tracks: Iterable[Track], table: Columns) -> Iterator[dict[str, str]]:
-    """The rows of the table of tracks, best track first, each in the order of time, as texts."""
-    for track in tracks:
+def track_rows(
+    tracks: Iterable[Track], table: Columns, known: Sequence[tuple[Match, ...]] = ()
+) -> Iterator[dict[str, str]]:
+    """The rows of the table of tracks, best track first, each in the order of time, as texts.
+
+    ``known``: for each track the known objects that it may be, the nearest first.
+    """
+    for track, objects in zip(tracks, chain(known, repeat(())), strict=False):
         name = identifier([sighting_key(table, row) for row in track.rows])
-        for row, mjd_tai in zip(track.rows, track.times_mjd_tai, strict=True):
+        for number, (row, mjd_tai) in enumerate(zip(track.rows, track.times_mjd_tai, strict=True)):
             _, _, angle = track.motion.at(mjd_tai)
             yield {
                 "track": name,
@@ -117,7 +125,20 @@ def track_rows(tracks: Iterable[Track], table: Columns) -> Iterator[dict[str, st
                 "rate_arcsec_h": f"{track.motion.rate_arcsec_h:.4f}",
                 "position_angle_deg": f"{angle % 360.0:.3f}",
                 "trk_sub": name,
+                **{column: _text(table, column, row) for column in ("mag_err", "snr")},
+                **_known(objects, number),
             }
+
+
+def _known(objects: tuple[Match, ...], sighting: int) -> dict[str, str]:
+    if not objects:
+        return {}
+    apart = objects[0].separations_arcsec[sighting]
+    return {
+        "known_as": objects[0].name,
+        "known_also": ";".join(match.name for match in objects[1:]),
+        "known_sep_arcsec": f"{apart:.2f}" if np.isfinite(apart) else "",
+    }
 
 
 def sighting_key(table: Columns, row: int) -> str:
@@ -141,12 +162,12 @@ def _text(table: Columns, name: str, row: int) -> str:
     return format(float(value), _DIGITS.get(name, ".6g")) if np.isfinite(value) else ""
 
 
-def write_tracks(path: Path, tracks: Iterable[Track], table: Columns) -> None:
+def write_tracks(path: Path, tracks: Iterable[Track], table: Columns, known: Sequence[tuple[Match, ...]] = ()) -> None:
     """Write the table of tracks (CSV)."""
     with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="") as stream:
-        lines = csv.DictWriter(stream, TRACK_NAMES, lineterminator="\n")
+        lines = csv.DictWriter(stream, TRACK_NAMES, restval="", lineterminator="\n")
         lines.writeheader()
-        lines.writerows(track_rows(tracks, table))
+        lines.writerows(track_rows(tracks, table, known))
 
 
 def write_streaks_back(path: Path, texts: Columns, static: NDArray[np.int64]) -> None:

@@ -18,7 +18,7 @@ import typer
 from stream.broker import check_reachable
 from stream.commands import evaluation
 from stream.commands.examination import detect_files, examination, training_extra
-from stream.commands.options import CONNECTION, CREATION, REGISTRY, broker_errors, machine_errors, with_settings
+from stream.commands.options import CONNECTION, CREATION, REGISTRY, broker_errors, with_settings
 from stream.logs import configure_logs
 from stream.settings import Settings  # noqa: TC001 - with_settings reads the annotations
 
@@ -27,15 +27,20 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from detector.known import Match
     from detector.linking import Linked
     from models.linker import Linker
+    from stream.known import KnownTable
 
     Columns = Mapping[str, NDArray[Any]]
 
 LINKER = (
     *("group_id", "delivery", "session_timeout_s", "max_poll_interval_s", "transaction_timeout_s"),
-    *("field_timeout_s", "link_after_s", "metrics_port", "metrics_address", "log_format"),
+    *("field_timeout_s", "link_after_s", "known_radius_arcsec", "metrics_port", "metrics_address", "log_format"),
     *("alert_framing", *REGISTRY),
+)
+KNOWN = typer.Option(
+    exists=True, dir_okay=False, help="Table of known objects (CSV, ECSV, Parquet): tracks are marked."
 )
 OURS = "needlestream"
 CLASSICAL = "multi-epoch (sep)"
@@ -51,8 +56,10 @@ def register(app: typer.Typer) -> None:
     evaluation.app.command("tracks")(tracks_command)
 
 
-@machine_errors()
+@with_settings("known_radius_arcsec")
 def link_command(
+    *,
+    settings: Settings,
     streaks: Annotated[
         list[Path],
         typer.Argument(
@@ -64,6 +71,7 @@ def link_command(
         float | None,
         typer.Option(min=0, max=1, help="Lowest probability of a track; else by its sightings, as the weights say."),
     ] = None,
+    known: Annotated[Path | None, KNOWN] = None,
     weights: Annotated[str, typer.Option(help="The score: a shipped name or a .safetensors file.")] = "linker",
 ) -> None:
     """Link the streaks of the exposures of a field into tracks.
@@ -72,19 +80,22 @@ def link_command(
     candidates far below the threshold for alerts (detect --threshold 0): three sightings on a path reject chance.
 
     Writes tracks.csv (docs/tracks.md has every column), and streaks.csv: the streaks with the flag `static` where
-    another exposure shows the same thing at the same place.
+    another exposure shows the same thing at the same place. With --known (columns name, time_utc, ra, dec; also
+    rate_arcsec_h, position_angle_deg) tracks of known objects are marked.
 
     For example:
 
         needlestream detect night/*.fits --threshold 0 --out night
 
-        needlestream link night/streaks.csv --out night/tracks
+        needlestream link night/streaks.csv --out night/tracks --known asteroids.csv
     """
     begin = time.perf_counter()
     scorer = _scorer(weights, threshold)
-    linked = _link(streaks, out, scorer)
+    linked, objects = _link(streaks, out, scorer, _known(known, settings))
     for reason, count in linked.counts.items():
         typer.echo(f"{reason}: {count}")
+    if known is not None:
+        typer.echo(f"tracks of known objects: {sum(map(bool, objects))}, ambiguous: {sum(len(o) > 1 for o in objects)}")
     for sightings in sorted({len(track.rows) for track in linked.tracks}):
         typer.echo(f"tracks of {sightings} sightings: {sum(len(t.rows) == sightings for t in linked.tracks)}")
     typer.echo(f"written to {out} after {time.perf_counter() - begin:.1f} s")
@@ -98,6 +109,7 @@ def track_command(
         float | None,
         typer.Option(min=0, help="End after so many seconds without a message, all linked.", metavar="SECONDS"),
     ] = None,
+    known: Annotated[Path | None, KNOWN] = None,
     weights: Annotated[str, typer.Option(help="The score: a shipped name or a .safetensors file.")] = "linker",
 ) -> None:
     """Link as a service: streaks and candidates of the workers in, tracks out.
@@ -116,9 +128,10 @@ def track_command(
     configure_logs(settings.log_format)
     from stream.linker import run_linker  # noqa: PLC0415 - with astropy and numba: --help does not wait for them
 
+    table = _known(known, settings)
     with broker_errors():
         check_reachable(settings)  # before the weights are loaded
-        run_linker(settings, _scorer(weights, None), idle_timeout_s=idle_timeout)
+        run_linker(settings, _scorer(weights, None), idle_timeout_s=idle_timeout, known=table)
 
 
 def _scorer(weights: str, threshold: float | None) -> Linker:
@@ -134,8 +147,22 @@ def _scorer(weights: str, threshold: float | None) -> Linker:
     return scorer if threshold is None else scorer.accepting(threshold)
 
 
-def _link(streaks: Sequence[Path], out: Path, scorer: Linker) -> Linked:
-    """Link tables into ``out``: tracks.csv, streaks.csv."""
+def _known(path: Path | None, settings: Settings) -> KnownTable | None:
+    """The table of known objects; leaves with what is wrong with it."""
+    if path is None:
+        return None
+    from stream.known import read_known  # noqa: PLC0415 - astropy
+
+    try:
+        return read_known(path, settings.known_radius_arcsec)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--known") from None
+
+
+def _link(
+    streaks: Sequence[Path], out: Path, scorer: Linker, known: KnownTable | None = None
+) -> tuple[Linked, Sequence[tuple[Match, ...]]]:
+    """Link tables into ``out``: tracks.csv, streaks.csv; gives the known objects of each track too."""
     from detector.linking import link  # noqa: PLC0415
     from detector.sightings import catalogue  # noqa: PLC0415
     from stream.tracktable import frame_shapes, read_streaks, write_streaks_back, write_tracks  # noqa: PLC0415
@@ -146,9 +173,10 @@ def _link(streaks: Sequence[Path], out: Path, scorer: Linker) -> Linked:
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     linked = link(found, scorer)
-    write_tracks(out / "tracks.csv", linked.tracks, table)
+    objects = known.of_tracks(linked.tracks, table) if known else ()
+    write_tracks(out / "tracks.csv", linked.tracks, table, objects)
     write_streaks_back(out / "streaks.csv", texts, linked.static)
-    return linked
+    return linked, objects
 
 
 @with_settings("device", "max_pixels")

@@ -60,7 +60,8 @@ def test_the_table_of_tracks_has_the_published_columns_one_row_a_sighting(linked
 def test_the_columns_of_tracks_are_the_contract():
     assert ", ".join(TRACK_NAMES) == (
         "track, track_score, n_sightings, frame, extension, exposure, ccd, x0, y0, x1, y1, ra, dec, ra_err, dec_err, "
-        "ra_dec_corr, mid_time_utc, mag, rate_arcsec_h, position_angle_deg, trk_sub"
+        "ra_dec_corr, mid_time_utc, mag, rate_arcsec_h, position_angle_deg, trk_sub, mag_err, snr, "
+        "known_as, known_also, known_sep_arcsec"
     )
 
 
