@@ -36,6 +36,12 @@ LIVE_WITHIN_S = 86_400.0
 MOST_CCDS = 256
 MOST_REASONS = 64
 MOST_FILTERS = 32
+# There from the start: of a series that appears at 1, `increase` says 0, and the first refusal would not be seen.
+REASONS = (
+    *("all-nan", "bad-header", "checksum", "claim-missing", "claim-refused", "constant", "cube", "damaged", "empty"),
+    *("expired", "killed-worker", "no-image", "not-fits", "one-dimensional", "too-large", "truncated", "unsupported"),
+    "zero-size",
+)
 SECONDS_PER_DAY = 86_400.0
 
 
@@ -84,7 +90,6 @@ class Metrics:
         self.received = own.counter("frames_received", "Science HDUs received.")
         self.examined = own.counter("frames_examined", "Science HDUs examined.")
         self.rejected = own.counter("frames_rejected", "Science HDUs that could not be read.", "reason")
-        self.rejected.labels("killed-worker")
         self.messages = own.counter("messages", "Frame messages done: answered and committed.")
         self.message_bytes = own.counter("message_bytes", "Bytes of the frame messages done.")
         self.streaks = own.counter("streaks", "Streaks published.")
@@ -115,6 +120,8 @@ class Metrics:
             self.gpu_memory.labels(kind)
         self.sensitivity = SensitivityMetrics(own)
         self._ccds, self._reasons = Bounded(MOST_CCDS), Bounded(MOST_REASONS)
+        for reason in REASONS:
+            self.rejected.labels(self._reasons(reason))
         self._shown: set[int] = set()
 
     def serve(self, port: int, address: str) -> int:
@@ -216,11 +223,11 @@ class SensitivityMetrics:
         self.half_magnitude = own.gauge("half_magnitude", "Magnitude at which half of the injected are found.", *where)
         self.half_snr = own.gauge("half_snr", "Matched-filter SNR at which half of the injected are found.", *where)
         self._filters = Bounded(MOST_FILTERS)
+        self._shown: set[tuple[str, str, str]] = set()
 
     def count(self, trial: Trial) -> None:
         """Take one measured frame into account."""
         where = (trial.survey, self._filters(trial.filter_name), trial.system)
-        self.frames.labels("measured").inc()
         self.seconds.observe(trial.seconds)
         for middle, injected, found in trial.by_magnitude():
             self.injected.labels(*where, f"{middle:g}").inc(injected)
@@ -228,3 +235,8 @@ class SensitivityMetrics:
         for gauge, value in ((self.half_magnitude, trial.half_magnitude), (self.half_snr, trial.half_snr)):
             if value is not None:
                 gauge.labels(*where).set(value)
+            elif where in self._shown:
+                # Where hardly anything is found the curve has no half: the last good one must not stay on the wall.
+                gauge.remove(*where)
+        self._shown.add(where)
+        self.frames.labels("measured").inc()

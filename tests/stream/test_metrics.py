@@ -1,8 +1,10 @@
 """The metrics' port is this machine's own affair unless told otherwise."""
 
+import re
 import socket
 import urllib.request
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from detector.frame import FrameHeader
 from detector.survey import GENERIC
 from models.evaluate.sensitivity import Trial
-from stream.metrics import LinkerMetrics, Metrics
+from stream.metrics import REASONS, LinkerMetrics, Metrics
 from stream.registry import Bounded
 from stream.settings import load_settings
 from tests.stream.stand_in import findings, streaks
@@ -109,3 +111,22 @@ def test_what_was_put_in_and_found_is_counted_by_magnitude():
     assert sample("needlestream_injected_found_total", where | {"magnitude": "24.25"}) == 1
     assert sample("needlestream_half_magnitude", where) == 24.0
     assert sample("needlestream_half_snr", where) is None
+
+
+def test_a_half_that_is_not_there_any_more_does_not_stay_on_the_wall():
+    metrics = Metrics()
+    sample = metrics.registry.collector.get_sample_value
+    nothing = np.zeros(0), np.zeros(0), np.zeros(0, np.bool_)
+    where = {"survey": "generic", "filter": "r", "system": "AB"}
+    for half, shown in ((None, None), (24.0, 24.0), (None, None), (None, None), (23.5, 23.5)):
+        metrics.sensitivity.count(Trial("generic", "r", "AB", *nothing, 0.5, half_magnitude=half))
+        assert sample("needlestream_half_magnitude", where) == shown
+
+
+def test_every_reason_of_a_refusal_is_a_series_from_the_start():
+    sources = [path for floor in ("detector", "stream") for path in (Path(__file__).parents[2] / floor).rglob("*.py")]
+    said = {reason for path in sources for reason in re.findall(r'BadFrame\(\s*"([a-z-]+)"', path.read_text())}
+    assert len(said) > 10
+    assert said <= set(REASONS)
+    family = next(one for one in Metrics().registry.collector.collect() if one.name == "needlestream_frames_rejected")
+    assert {sample.labels["reason"] for sample in family.samples} == set(REASONS)
