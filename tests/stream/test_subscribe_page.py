@@ -1,0 +1,166 @@
+"""Every example of docs/subscribe.md, as it stands there, against Apache Kafka."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from kafka import KafkaProducer
+
+from stream.alerts import streak_alerts, streak_cutouts
+from stream.broker import producer_options, publish
+from stream.framing import CONTAINERS, SCHEMA_VERSION, decode
+from stream.messages import TRACKS
+from stream.schemaregistry import wire
+from tests.conftest import settings_for
+from tests.deploy.debian import program
+from tests.stream.fake_registry import fake_registry
+from tests.stream.nights import exposures_of, night, outputs_of
+from tests.stream.stand_in import findings
+from tests.stream.test_alerts import MESSAGE
+from tests.stream.test_fields import fed, published_by
+from tests.stream.test_streak_cutouts import ENDS, frame_with
+from tests.stream.topics import send
+
+pytestmark = pytest.mark.kafka
+
+PAGE = Path(__file__).parents[2] / "docs" / "subscribe.md"
+EXAMPLES = {
+    name: (language, text)
+    for name, language, text in re.findall(
+        r"<!-- example: (\S+) -->\n```(\w+)\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL
+    )
+}
+PATIENCE_S = 60
+
+
+def alerts(count, framing=CONTAINERS, message=MESSAGE):
+    frame, rows = frame_with(ENDS[0])
+    rows["ra"], rows["dec"] = frame.header.wcs.all_pix2world(120.0, 70.0, 0)
+    outputs = []
+    for number in range(count):
+        header = replace(frame.header, exposure=f"E{number}", ccd="1")
+        cutouts = streak_cutouts(frame, rows, 64)
+        outputs += streak_alerts(findings(header, rows), message, b"x", 1.0, framing, cutouts)
+    return outputs
+
+
+@pytest.fixture(scope="module")
+def stream(kafka_broker):
+    """Three alerts, one of a replayed frame, one of an aborted transaction; the versions of two tracks."""
+    settings = settings_for(kafka_broker)
+    replayed = alerts(4, message=replace(MESSAGE, headers=(("replayed", b"old"),)))[3:]
+    table = night(movers=2, background=0)
+    fields = fed([])
+    versions = []
+    for exposure in exposures_of(table):
+        fed(outputs_of(table, exposure), fields)
+        versions += [CONTAINERS.output(TRACKS, b"F", record) for record in published_by(fields)]
+    send(settings, [*alerts(3), *replayed, *versions])
+    producer = KafkaProducer(**producer_options(settings), transactional_id=f"{settings.topic_prefix}aborted")
+    producer.init_transactions()
+    producer.begin_transaction()
+    publish(producer, alerts(6)[5:], settings)
+    producer.abort_transaction()
+    producer.close()
+    return settings
+
+
+def command(name, settings, tmp_path, registry_url="http://registry:8081"):
+    language, text = EXAMPLES[name]
+    for words, ours in (
+        ("kafka:9092", settings.bootstrap_servers),
+        ("night.", settings.topic_prefix),
+        ("http://registry:8081", registry_url),
+    ):
+        text = text.replace(words, ours)
+    if language == "sh":
+        return ["bash", "-euo", "pipefail", "-c", text]
+    (tmp_path / "example.py").write_text(text)
+    return [sys.executable, "example.py"]
+
+
+def environment(tmp_path):
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    return {"PATH": path, "HOME": str(tmp_path), "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
+
+
+def run(name, settings, tmp_path, **more):
+    """What an example prints until it ends by itself."""
+    done = subprocess.run(
+        command(name, settings, tmp_path, **more),
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def ids(count):
+    return [decode(output.value)[0]["alertId"] for output in alerts(count)]
+
+
+def test_every_example_of_the_page_is_run_here():
+    assert PAGE.read_text(encoding="utf-8").count("```") == 2 * len(EXAMPLES)
+    here = Path(__file__).read_text(encoding="utf-8")
+    assert all(f'run("{name}"' in here or f'command("{name}"' in here for name in EXAMPLES)
+
+
+def test_a_program_gets_each_live_alert_once_and_no_aborted_one(stream, tmp_path):
+    with subprocess.Popen(
+        command("alerts", stream, tmp_path),
+        cwd=tmp_path,
+        env=environment(tmp_path),
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as running:
+        lines = [running.stdout.readline().split() for _ in range(3)]
+        running.kill()
+    assert sorted(line[0] for line in lines) == sorted(ids(3))
+    assert float(lines[0][1]) == pytest.approx(150.0, abs=0.1)
+
+
+def test_the_newest_version_of_each_track(stream, tmp_path):
+    lines = [line.split() for line in run("tracks", stream, tmp_path).splitlines()]
+    assert [(line[1], line[4]) for line in lines] == [("4", "None"), ("4", "None")]
+
+
+def test_cut_outs_become_files_with_the_streak_in_their_middle(stream, tmp_path):
+    lines = run("cutouts", stream, tmp_path).splitlines()
+    assert len(lines) == 4
+    assert "mid-point at column 3" in lines[0]
+    assert len(list(tmp_path.glob("*.fits"))) == 4
+
+
+def test_alerts_that_need_a_registry(kafka_broker, tmp_path):
+    with fake_registry() as registry:
+        settings = settings_for(kafka_broker, alert_framing="confluent", schema_registry_url=registry.url)
+        send(settings, alerts(2, wire(settings)[0]))
+        lines = run("registry", settings, tmp_path, registry_url=registry.url).splitlines()
+    assert sorted(line.split()[0] for line in lines) == sorted(ids(2))
+
+
+def test_kcat_lists_the_messages_and_fastavro_shows_one(stream, tmp_path):
+    program("kcat")
+    lines = run("kcat-list", stream, tmp_path).splitlines()
+    assert len(lines) == 4
+    assert all("_format=avro" in line for line in lines)
+    assert json.loads(run("kcat-json", stream, tmp_path))["alertId"] in ids(4)
+    assert (
+        json.loads(run("kcat-schema", stream, tmp_path))["name"]
+        == f"needlestream.v{SCHEMA_VERSION.replace('/', '_')}.streak"
+    )
+
+
+def test_hop_client_gives_the_record(stream, tmp_path):
+    pytest.importorskip("hop", reason="hop-client is not installed (extra dev)")
+    lines = run("hop", stream, tmp_path).splitlines()
+    assert sorted(line.split()[0] for line in lines) == sorted(ids(4))
