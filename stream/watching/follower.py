@@ -96,7 +96,8 @@ class Follower:
             while not self._stopping.is_set() and not self._back.is_set():
                 self._take(reader)
                 if time.monotonic() - looked > NEW_TOPICS_S:
-                    reader.add_new_topics()
+                    if reader.has_new_topics():
+                        return  # and connect anew: from where each was read to
                     looked = time.monotonic()
                 self._say(up=self.link.up, reading=reader.behind(), missing=reader.missing, capped=reader.capped)
         finally:
@@ -165,26 +166,31 @@ class _Reader:
         self.capped: tuple[str, ...] = ()
         self._assign(positions)
 
-    def add_new_topics(self) -> None:
-        """Take in the topics and partitions that are new."""
-        self._assign({partition: self.consumer.position(partition) for partition in self.ends})
+    def has_new_topics(self) -> bool:
+        """Say whether there are topics or partitions that are not read, or are no more."""
+        return {part for parts in self._partitions().values() for part in parts} != set(self.ends)
 
     def behind(self) -> bool:
         """Say whether what was there at the start is not read yet."""
         return any((self.consumer.position(part, timeout_ms=1000) or 0) < end for part, end in self.ends.items())
 
-    def _assign(self, positions: dict[TopicPartition, int]) -> None:
+    def _partitions(self) -> dict[str, list[TopicPartition]]:
         found: dict[str, list[TopicPartition]] = {}
         for topic in MOST:
             name = self.settings.topic(topic)
             numbers = sorted(self.consumer.partitions_for_topic(name) or ())
             found[topic] = [TopicPartition(name, number) for number in numbers]
+        return found
+
+    def _assign(self, positions: dict[TopicPartition, int]) -> None:
+        found = self._partitions()
         self.missing = tuple(self.settings.topic(topic) for topic, partitions in found.items() if not partitions)
         every = [partition for partitions in found.values() for partition in partitions]
-        if set(every) == set(self.ends):
-            return
         starts, ends = self.consumer.beginning_offsets(every), self.consumer.end_offsets(every)
+        # A topic that is gone ends at 0.
         self.begun_anew = any(position > ends.get(partition, 0) for partition, position in positions.items())
+        if not every:
+            return
         if self.begun_anew:
             positions = {}
         self.consumer.assign(every)
