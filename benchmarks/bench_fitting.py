@@ -10,7 +10,8 @@ import time
 import numpy as np
 from numba import get_num_threads, njit, prange
 
-from detector.fitting import fit_lines, forced_flux
+from detector.fitting import fit_lines
+from detector.forcing import forced_flux
 from detector.lineprofile import half_width_px, line_frame, line_profile, line_tables
 from detector.psf import Psf
 

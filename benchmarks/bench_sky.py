@@ -10,9 +10,10 @@ import numpy as np
 from numba import get_num_threads
 
 from detector.defects import find_defects
-from detector.psf import measure_psf
-from detector.sky import binned, measure_sky, whiten
+from detector.psfmeasurement import measure_psf
+from detector.sky import measure_sky
 from detector.tiling import Tiling, unpadded
+from detector.whitening import binned, whiten
 
 SHAPE = (4132, 4096)
 

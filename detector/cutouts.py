@@ -21,7 +21,7 @@ import numpy as np
 from numba import njit, prange
 
 from detector.sharpness import sharp_pixels
-from detector.sky import binned
+from detector.whitening import binned
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

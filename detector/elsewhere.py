@@ -2,7 +2,7 @@
 
 Two thirds of the impostors in a single frame are stars and galaxies, and they stand where they are. Each candidate's
 line is laid on the same place of the sky in the other exposures, and its flux there is measured at that very place
-(``detector.fitting.forced_flux``): what stands still has it again, what moves has gone. The two hypotheses give a
+(``detector.forcing.forced_flux``): what stands still has it again, what moves has gone. The two hypotheses give a
 ratio of likelihoods, and the ratio moves the candidate's odds. Only photometry is asked for, no subtraction of images:
 an undersampled PSF and a half-known WCS do not hurt it much.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from detector.astrometry import to_pixels, to_sky
-from detector.fitting import forced_flux
+from detector.forcing import forced_flux
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -3,7 +3,7 @@
 A proposal that saw two thirds of a faint streak starts a fit that stays there: every pixel beyond its end is noise by
 itself, and only all of them together are not. So each fitted line is also stretched, shortened and turned to where the
 matched filter's SNR is highest (``detector.linerefinement``); where the pixels give that line clearly more signal
-(``detector.fitting.forced_flux``), the fit is made again from there, and kept if it is better. Seldom is a star at the
+(``detector.forcing.forced_flux``), the fit is made again from there, and kept if it is better. Seldom is a star at the
 end taken for more of the streak: the weights are robust, and the fit must not become worse.
 """
 
@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from detector.fitting import Fits, fit_lines, forced_flux
+from detector.fitting import Fits, fit_lines
+from detector.forcing import forced_flux
 from detector.linerefinement import refine
 
 if TYPE_CHECKING:

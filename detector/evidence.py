@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from detector.fitting import Fits
     from detector.matched import Matched
-    from detector.merging import Proposals
+    from detector.proposals import Proposals
     from detector.psf import Psf
 
 # A line of the filter is on a candidate whose middle is so near, and whose length differs by less than a factor of two.

@@ -25,9 +25,12 @@ from detector.evidence import FILTER_NAMES, evidence, heard
 from detector.fitting import fit_lines
 from detector.gridlines import along_the_grid, grid_doubted
 from detector.matched import filtered_frame, matched_proposals
-from detector.merging import Proposals, concatenated, first_rows, merge
-from detector.psf import Psf, measure_psf
-from detector.sky import binned, measure_sky, whiten
+from detector.merging import merge
+from detector.proposals import Proposals, concatenated
+from detector.psf import Psf
+from detector.psfmeasurement import measure_psf
+from detector.repeats import first_rows
+from detector.sky import measure_sky
 from detector.spikes import (
     WINGED_SIGMA,
     beside_stars,
@@ -40,6 +43,7 @@ from detector.spikes import (
 )
 from detector.streaks import MAX_STREAKS_PER_FRAME, Findings, StreakFlag, empty
 from detector.tiling import Tiling, pad, strips, unpadded
+from detector.whitening import binned, whiten
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -28,7 +28,7 @@ from detector.lineodds import log_odds
 from detector.linepower import Core, core_of, line_power, point_power
 from detector.linerefinement import LONGEST_PX, POINT, SNR, refine
 from detector.linesums import KINDS, SHORTEST_ROWS, line_maxima, rows_of
-from detector.merging import Proposals
+from detector.proposals import Proposals
 from detector.sharpness import sharp_pixels
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Matched:
 
 
 def filtered_frame(frame: NDArray[np.float32], psf: Psf) -> Filtered:
-    """Filter a whitened frame (``detector.sky.whiten``, without its margin; NaN where masked) with its PSF."""
+    """Filter a whitened frame (``detector.whitening.whiten``, without its margin; NaN where masked) with its PSF."""
     core = core_of(psf)
     clean = cleaned(frame, psf)
     smooth, coverage = filtered(clean, core)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from detector.merging import Snippets
+    from detector.snippets import Snippets
     from models.weights import Weights
 
 
@@ -154,7 +154,7 @@ def bare_predictor(weights: Weights, device: str) -> StreakPredictor:
 
 @dataclass(frozen=True, eq=False)
 class SnippetJoiner:
-    """The trained merger of snippets: satisfies ``detector.merging.Joiner``."""
+    """The trained merger of snippets: satisfies ``detector.snippets.Joiner``."""
 
     network: SnippetNet
 

@@ -23,7 +23,7 @@ from scipy.special import ndtr
 
 from detector.defects import find_defects
 from detector.examine import noise_at, profile_fwhm_px
-from detector.psf import measure_psf
+from detector.psfmeasurement import measure_psf
 from detector.sky import measure_sky
 from models.evaluate.completeness import CCD_PX, half_magnitude, noise_limit_snr, score_at
 from models.evaluate.matching import FALSE, accepted_pairs, ends_of, inside

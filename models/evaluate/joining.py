@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from detector.merging import Proposals
+    from detector.proposals import Proposals
     from models.training.snippets import Proposed
 
 LENGTH_EDGES = (5.0, 15.0, 40.0, 80.0, 130.0, 250.0, 450.0)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from detector.merging import FEATURES
+from detector.snippets import FEATURES
 
 HIDDEN = 24
 # Ends far out, logits far apart: beyond this a feature says no more.

@@ -81,7 +81,7 @@ def binning(task: str, survey: str) -> int:
     """How many native pixels of a survey, along each axis, make a pixel of the stamps of a task.
 
     Lenses are shown at native pixels; mergers and the discriminator at about 0.2 arcsec a pixel, for which Euclid's
-    frames are binned (``detector.sky.binned``).
+    frames are binned (``detector.whitening.binned``).
     """
     if task not in TASKS:
         raise ValueError(f"no such task: {task!r}; known are {', '.join(TASKS)}")

@@ -178,7 +178,7 @@ def _resampled(level: NDArray[np.float32], share: float) -> NDArray[np.float32]:
 
 
 def binned(level: NDArray[np.float32], binning: int) -> NDArray[np.float32]:
-    """Whitened pixels binned as in ``detector.sky.binned``: the sum of the valid ones over the root of their number."""
+    """Whitened pixels binned as ``whitening.binned`` does: the sum of the valid ones over the root of their number."""
     if binning == 1:
         return level
     side = level.shape[0] // binning

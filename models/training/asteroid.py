@@ -24,9 +24,10 @@ from torch.nn import functional
 
 from detector.cutouts import cut_out, shown
 from detector.examine import candidates
-from detector.psf import measure_psf
-from detector.sky import measure_sky, whiten
+from detector.psfmeasurement import measure_psf
+from detector.sky import measure_sky
 from detector.tiling import Tiling, unpadded
+from detector.whitening import whiten
 from models.evaluate.matching import NEITHER, TRUE, match_frame
 from models.networks.asteroid import AsteroidNet
 from models.predictor import bare_predictor

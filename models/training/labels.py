@@ -22,9 +22,10 @@ from detector.defects import find_defects
 from detector.examine import candidates, profile_fwhm_px
 from detector.fits import read_frames
 from detector.frame import BadFrame, Frame
-from detector.psf import measure_psf
-from detector.sky import binned, measure_sky, whiten
+from detector.psfmeasurement import measure_psf
+from detector.sky import measure_sky
 from detector.tiling import Tiling, pad, unpadded
+from detector.whitening import binned, whiten
 from models.evaluate.matching import FALSE, NEITHER, TRUE, match_frame
 from models.evaluate.sample import same_path
 from models.networks.streaknet import StreakNet, StreakNetShape

@@ -18,8 +18,9 @@ import numpy as np
 from scipy import special
 
 from detector.defects import find_defects
-from detector.sky import binned, measure_sky, whiten
+from detector.sky import measure_sky
 from detector.tiling import Tiling, pad, unpadded
+from detector.whitening import binned, whiten
 from models.simulate.asteroids import Kernel, add_trails
 from models.simulate.defects import expose
 from models.simulate.sky import Scene, draw_conditions, draw_scene

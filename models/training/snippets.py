@@ -17,9 +17,11 @@ from rich.progress import track
 from torch.nn import functional
 
 from detector.examine import propose
-from detector.merging import FEATURES, Proposals, snippets
-from detector.psf import measure_psf
-from detector.sky import measure_sky, whiten
+from detector.proposals import Proposals
+from detector.psfmeasurement import measure_psf
+from detector.sky import measure_sky
+from detector.snippets import FEATURES, snippets
+from detector.whitening import whiten
 from models.networks.snippets import SnippetNet
 from models.simulate.asteroids import add_trails
 from models.simulate.defects import expose
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from detector.examine import StreakNetwork
-    from detector.merging import Snippets
+    from detector.snippets import Snippets
     from models.predictor import StreakPredictor
     from models.simulate.sky import Scene
     from models.training.fit import Outcome, Run

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from detector.fitting import fit_lines, forced_flux
+from detector.fitting import fit_lines
+from detector.forcing import forced_flux
 from detector.psf import Psf
 from tests.detector.test_lineprofile import drawn
 

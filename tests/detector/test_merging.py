@@ -6,7 +6,10 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detector.merging import Proposals, Snippets, first_rows, merge, reached, snippets
+from detector.merging import merge, reached
+from detector.proposals import Proposals
+from detector.repeats import first_rows
+from detector.snippets import Snippets, snippets
 from detector.tiling import Tiling
 from models.training.cells import label_cells
 

@@ -5,7 +5,8 @@ import pytest
 from scipy import ndimage
 
 from detector import psf as module
-from detector.psf import Psf, measure_psf
+from detector.psf import Psf
+from detector.psfmeasurement import measure_psf
 from detector.sky import measure_sky
 
 

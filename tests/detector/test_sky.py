@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import BarycentricInterpolator, CubicHermiteSpline, interp1d
 
-from detector import sky as module
-from detector.sky import BIN, CORE_HIGH, CORE_LOW, Sky, binned, measure_sky, whiten
+from detector import skylevel as module
+from detector.sky import Sky, measure_sky
+from detector.skylevel import BIN, CORE_HIGH, CORE_LOW
 from detector.tiling import Tiling, unpadded
+from detector.whitening import binned, whiten
 
 GAIN = 3.48
 
@@ -44,7 +46,7 @@ def euclid_field(seed, side=768, sky_e=103.0, read_noise_e=4.4):
 
 
 def core_by_numpy(values, step):
-    """The level and width that ``sky._core`` fits, with numpy's histogram and its least squares."""
+    """The level and width that ``skylevel.core`` fits, with numpy's histogram and its least squares."""
     sample = np.sort(values[:: max(1, values.size // 1024)])
     quarter = max(2, sample.size // 4)
     widths = sample[quarter:] - sample[:-quarter]
@@ -123,7 +125,7 @@ def test_whitening_is_that_of_scipys_polynomials(rows, cols, height, width, seed
 def test_the_fit_of_a_box_is_that_of_plain_numpy():
     rng = np.random.default_rng(3)
     values = np.concatenate([rng.normal(50.0, 4.0, 9000), 50.0 + rng.exponential(30.0, 1500)]).astype(np.float32)
-    level, sigma = module._core(values, 0.0)
+    level, sigma = module.core(values, 0.0)
     expected = core_by_numpy(values.astype(np.float64), 0.0)
     assert level == pytest.approx(expected[0], abs=0.02)
     assert sigma == pytest.approx(expected[1], rel=0.01)

@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from detector.merging import FEATURES, Proposals, snippets
+from detector.proposals import Proposals
+from detector.snippets import FEATURES, snippets
 from models.evaluate.joining import joining_markdown, judge_joining
 from models.networks.snippets import SnippetNet
 from models.predictor import SnippetJoiner

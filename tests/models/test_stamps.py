@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from detector.sky import binned as bin_frame
+from detector.whitening import binned as bin_frame
 from models.simulate.lensing import Deflector, unlensed, unlensed_plainly
 from models.simulate.profiles import add_disc, add_sersic, add_spot
 from models.simulate.stamps import LABELS, STAMP_PX, TRUTH, binning, draw_stamps
