@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from detector.examine import Candidates, Prepared
     from detector.frame import FrameHeader
+    from detector.preparation import Prepared
+    from detector.streakcandidates import Candidates
 
 # The share of impostors that stand still (facts of simulated Euclid frames: two thirds of the first hundred a frame).
 STANDING_SHARE = 0.67

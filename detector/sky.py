@@ -141,6 +141,18 @@ def measure_sky(pixels: Pixels, mask: NDArray[np.uint8], box: int = 128) -> Sky:
     )
 
 
+def noise_at(sky: Sky, ends: NDArray[np.float64], shape: tuple[int, int]) -> NDArray[np.float64]:
+    """The sky's sigma (electrons) of the box in which each mid-point lies."""
+    rows, cols = sky.noise.shape
+    y = 0.5 * (ends[:, 1] + ends[:, 3]) * rows / shape[0]
+    x = 0.5 * (ends[:, 0] + ends[:, 2]) * cols / shape[1]
+    values: NDArray[np.float64] = sky.noise[
+        np.clip(y.astype(np.int64), 0, rows - 1),
+        np.clip(x.astype(np.int64), 0, cols - 1),
+    ].astype(np.float64)
+    return values
+
+
 def _measured(
     pixels: Pixels,
     mask: NDArray[np.uint8],

@@ -53,7 +53,7 @@ def device_memory_bytes(device: torch.device) -> dict[str, int]:
 
 @dataclass(frozen=True, eq=False)
 class StreakPredictor:
-    """A trained StreakNet on a device, and the AsteroidNet that verifies: satisfies ``detector.examine.StreakNetwork``.
+    """A trained StreakNet on a device, and the AsteroidNet that verifies: a ``detector.streaknetwork.StreakNetwork``.
 
     Without the second stage the judgement is the first's own, uncalibrated: for training one.
     """

@@ -23,9 +23,9 @@ from scipy import optimize, special
 from torch.nn import functional
 
 from detector.cutouts import cut_out, shown
-from detector.examine import candidates
 from detector.psfmeasurement import measure_psf
 from detector.sky import measure_sky
+from detector.streakcandidates import candidates
 from detector.tiling import Tiling, unpadded
 from detector.whitening import whiten
 from models.evaluate.matching import NEITHER, TRUE, match_frame
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from detector.examine import Method, StreakNetwork
+    from detector.streakcandidates import Method
+    from detector.streaknetwork import StreakNetwork
     from models.simulate.sky import Scene
     from models.training.scenes import Bank
 

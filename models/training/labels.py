@@ -19,11 +19,12 @@ import torch
 
 from detector.cutouts import cut_out, shown
 from detector.defects import find_defects
-from detector.examine import candidates, profile_fwhm_px
 from detector.fits import read_frames
 from detector.frame import BadFrame, Frame
+from detector.preparation import profile_fwhm_px
 from detector.psfmeasurement import measure_psf
 from detector.sky import measure_sky
+from detector.streakcandidates import candidates
 from detector.tiling import Tiling, pad, unpadded
 from detector.whitening import binned, whiten
 from models.evaluate.matching import FALSE, NEITHER, TRUE, match_frame
@@ -52,9 +53,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from detector.examine import StreakNetwork
     from detector.psf import Psf
     from detector.sky import Sky
+    from detector.streaknetwork import StreakNetwork
     from models.networks.asteroid import AsteroidNet
 
     Columns = Mapping[str, NDArray[Any]]

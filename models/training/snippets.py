@@ -16,8 +16,8 @@ import torch
 from rich.progress import track
 from torch.nn import functional
 
-from detector.examine import propose
 from detector.proposals import Proposals
+from detector.proposing import propose
 from detector.psfmeasurement import measure_psf
 from detector.sky import measure_sky
 from detector.snippets import FEATURES, snippets
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from detector.examine import StreakNetwork
     from detector.snippets import Snippets
+    from detector.streaknetwork import StreakNetwork
     from models.predictor import StreakPredictor
     from models.simulate.sky import Scene
     from models.training.fit import Outcome, Run

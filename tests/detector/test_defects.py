@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from detector import defects as module
+from detector import badlines as module
 from detector.defects import find_defects
 from detector.frame import MaskBit
 

@@ -9,9 +9,10 @@ from astropy.wcs import WCS
 from detector.cutouts import CHANNELS, SIDE
 from detector.elsewhere import same_sky
 from detector.evidence import NAMES
-from detector.examine import Prepared, Search, examine, examine_together, prepare
+from detector.examine import Search, examine, examine_together
 from detector.frame import Frame, FrameHeader
 from detector.lineprofile import line_frame, line_profile, line_tables
+from detector.preparation import Prepared, prepare
 from detector.psf import GAUSSIAN_FWHM, Psf
 from detector.streaks import StreakFlag
 from detector.survey import GENERIC

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from detector import psf as module
+from detector import stars as module
 from detector.psf import Psf
 from detector.psfmeasurement import measure_psf
 from detector.sky import measure_sky
@@ -113,7 +113,7 @@ def test_a_gaussian_is_one_of_that_width():
 def test_peaks_are_those_of_a_maximum_filter():
     image, mask = field(lambda r2: gaussian(r2, 2.5), side=256, stars=25, brightest=4.5)
     sky = measure_sky(image, mask)
-    peaks = {tuple(peak) for peak in module._candidates(image, mask, sky)}
+    peaks = {tuple(peak) for peak in module.star_candidates(image, mask, sky)}
     level, noise = np.median(sky.background), np.median(sky.noise)
     highest = (image == ndimage.maximum_filter(image, 3)) & (image > level + 1.1 * module.PEAK_SIGMA * noise)
     inner = np.zeros_like(highest)

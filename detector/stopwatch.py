@@ -1,0 +1,23 @@
+"""What each stage of a frame took: the cost of a frame is stated by stage."""
+
+from __future__ import annotations
+
+import time
+
+
+class Stopwatch:
+    """Seconds by stage: call it with a stage's name when the stage is done."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def restart(self) -> None:
+        """Credit the time since the last call to nothing."""
+        self._last = time.perf_counter()
+
+    def __call__(self, stage: str) -> None:
+        """Credit the time since the last call to ``stage``."""
+        now = time.perf_counter()
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + now - self._last
+        self._last = now
