@@ -24,8 +24,7 @@ from scipy.special import ndtr
 from detector.defects import find_defects
 from detector.preparation import profile_fwhm_px
 from detector.psfmeasurement import measure_psf
-from detector.sky import measure_sky
-from detector.streakcandidates import noise_at
+from detector.sky import measure_sky, noise_at
 from models.evaluate.completeness import CCD_PX, half_magnitude, noise_limit_snr, score_at
 from models.evaluate.matching import FALSE, accepted_pairs, ends_of, inside
 from models.evaluate.report import figure, table
