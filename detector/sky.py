@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit, prange
 
-from detector.skylevel import MIN_BOX_PX, MIN_PIXELS, clipped, core, dither
+from detector.skylevel import MIN_BOX_PX, MIN_PIXELS, SAMPLE, clipped, core, dither
 from detector.skymesh import at_centres, filled, without_outliers
 from detector.skyseams import edge_steps, seams
-from detector.whitening import SAMPLE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Pixels = NDArray[np.float32] | NDArray[np.uint16]
+    from detector.skylevel import Pixels
 
 MIN_FRACTION = 0.1  # nor does a box of which less than this is good
 STEEP = 0.1  # sigma between the two halves of a box from where on its slope is taken off

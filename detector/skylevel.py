@@ -8,8 +8,15 @@ teeth, have no core to fit: they give the noise of rounding, or a clipped mean.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numba import njit
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Pixels = NDArray[np.float32] | NDArray[np.uint16]
 
 # The part of the histogram that is fitted, in sigma about its peak. Below -2.5 there is little left to win and bad
 # pixels begin; above +1 lie the wings of faint sources.
@@ -17,6 +24,7 @@ CORE_LOW, CORE_HIGH = -2.5, 1.0
 BIN = 0.25  # width of a bin in sigma: its own variance (1/12 of its square) is taken off afterwards
 MIN_PIXELS = 64  # fewer good pixels in a box say nothing
 MIN_BOX_PX = 32  # smaller boxes would take the wings of a star for sky
+SAMPLE = 1 << 17  # pixels that are enough for figures of the whole frame
 
 
 @njit(cache=True)

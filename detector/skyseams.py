@@ -17,7 +17,7 @@ from detector.skylevel import MIN_BOX_PX, MIN_PIXELS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from detector.sky import Pixels
+    from detector.skylevel import Pixels
 
 STRIP_PX = 8  # on each side of an edge between boxes, where a step is looked for
 SMALL_STEP = 0.1  # sigma: a smaller step of an amplifier does no harm

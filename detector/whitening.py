@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numba import njit, prange
 
-from detector.skylevel import MIN_PIXELS, core
+from detector.skylevel import MIN_PIXELS, SAMPLE, core
 from detector.tiling import Tiling
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from detector.sky import Pixels, Sky
-
-SAMPLE = 1 << 17  # pixels that are enough for figures of the whole frame
+    from detector.sky import Sky
+    from detector.skylevel import Pixels
 
 
 @njit(cache=True)
