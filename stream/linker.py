@@ -80,7 +80,8 @@ def run_linker(
     metrics = LinkerMetrics()
     metrics.registry.show_build("linker", metadata.version("needlestream"), {})
     if settings.metrics_port is not None:
-        port = metrics.serve(settings.metrics_port, settings.metrics_address)
+        stuck_after_s = settings.max_poll_interval_s
+        port = metrics.serve(settings.metrics_port, settings.metrics_address, stuck_after_s=stuck_after_s)
         log.info("metrics served", url=f"http://{settings.metrics_address}:{port}/metrics")
     with explained(settings), contextlib.ExitStack() as cleanup:
         check_reachable(settings)
@@ -196,6 +197,7 @@ class Linker:
         """Link until told to stop, or until nothing came for so long; then what has changed is linked first."""
         quiet_since = time.monotonic()
         while not self.stopping():
+            self.metrics.pulse.beat()
             if self.take():
                 quiet_since = time.monotonic()
             self.work()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from stream.health import Pulse
 from stream.registry import Bounded, Registry
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class LinkerMetrics:
 
     def __init__(self) -> None:
         own = self.registry = Registry()
+        self.pulse = Pulse()
         self.sightings = own.counter("sightings", "Streaks and candidates taken in.")
         self.unreadable = own.counter("unreadable", "Messages without streaks, passed over.")
         self.tracks = own.counter("tracks", "Published: new, again, withdrawn.", "kind")
@@ -61,9 +63,9 @@ class LinkerMetrics:
         self.lag_sum = own.gauge("lag", "Messages still to come in this program's partitions, 0 without any.")
         self._behind: dict[tuple[str, int], int] = {}
 
-    def serve(self, port: int, address: str) -> int:
-        """Serve the registry over HTTP in a thread of its own; gives the port (0 asks for any free one)."""
-        return self.registry.serve(port, address)
+    def serve(self, port: int, address: str, *, stuck_after_s: float) -> int:
+        """Serve metrics and health over HTTP in a thread of its own; gives the port (0 asks for any free one)."""
+        return self.registry.serve(port, address, self.pulse, stuck_after_s)
 
     def show(self, *, open_fields: int) -> None:
         """Show how many fields are open."""
@@ -87,6 +89,7 @@ class Metrics:
 
     def __init__(self) -> None:
         own = self.registry = Registry()
+        self.pulse = Pulse()
         self.received = own.counter("frames_received", "Science HDUs received.")
         self.examined = own.counter("frames_examined", "Science HDUs examined.")
         self.rejected = own.counter("frames_rejected", "Science HDUs that could not be read.", "reason")
@@ -124,9 +127,9 @@ class Metrics:
             self.rejected.labels(self._reasons(reason))
         self._shown: set[int] = set()
 
-    def serve(self, port: int, address: str) -> int:
-        """Serve the registry over HTTP in a thread of its own; gives the port (0 asks for any free one)."""
-        return self.registry.serve(port, address)
+    def serve(self, port: int, address: str, *, stuck_after_s: float) -> int:
+        """Serve metrics and health over HTTP in a thread of its own; gives the port (0 asks for any free one)."""
+        return self.registry.serve(port, address, self.pulse, stuck_after_s)
 
     def count(
         self,

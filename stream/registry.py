@@ -6,12 +6,19 @@ values of such a label are counted, and from ``most`` on all further ones are ca
 
 from __future__ import annotations
 
+import socket
+import threading
+from socketserver import ThreadingMixIn
 from typing import TYPE_CHECKING
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, make_wsgi_app
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+    from stream.health import Pulse
 
 PREFIX = "needlestream_"
 OTHER = "other"
@@ -46,9 +53,31 @@ class Registry:
         told = " ".join(f"{name}:{value[:12]}" for name, value in sorted(weights.items()))
         build.labels(program, version, told).set(1)
 
-    def serve(self, port: int, address: str) -> int:
-        """Serve the registry over HTTP in a thread of its own; gives the port (0 asks for any free one)."""
-        server, _ = start_http_server(port, address, registry=self.collector)
+    def serve(self, port: int, address: str, pulse: Pulse, stuck_after_s: float) -> int:
+        """Serve ``/metrics`` and ``/healthz`` in a thread of their own; gives the port (0 asks for any free one)."""
+        metrics = make_wsgi_app(self.collector)
+
+        def answer(environment: WSGIEnvironment, begin: StartResponse) -> Iterable[bytes]:
+            if environment["PATH_INFO"] != "/healthz":
+                return metrics(environment, begin)
+            status, sentence = pulse.told(stuck_after_s)
+            begin(f"{status.value} {status.phrase}", [("Content-Type", "text/plain; charset=utf-8")])
+            return [sentence.encode() + b"\n"]
+
+        class Server(ThreadingMixIn, WSGIServer):
+            """Threads that do not keep the process."""
+
+            daemon_threads = True
+            address_family = socket.AF_INET6 if ":" in address else socket.AF_INET
+
+        class Quiet(WSGIRequestHandler):
+            """One request."""
+
+            def log_message(self, *_: object) -> None:
+                """Keep quiet: somebody asks every few seconds."""
+
+        server = make_server(address, port, answer, Server, Quiet)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
         return int(server.server_port)
 
 

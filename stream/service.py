@@ -118,7 +118,8 @@ def run_worker(settings: Settings, examiner: Examiner, limits: Limits) -> int:
     metrics = Metrics()
     metrics.registry.show_build("worker", examiner.program_version, examiner.weights_versions)
     if settings.metrics_port is not None:
-        port = metrics.serve(settings.metrics_port, settings.metrics_address)
+        stuck_after_s = settings.max_poll_interval_s
+        port = metrics.serve(settings.metrics_port, settings.metrics_address, stuck_after_s=stuck_after_s)
         log.info("metrics served", url=f"http://{settings.metrics_address}:{port}/metrics")
     with explained(settings), contextlib.ExitStack() as cleanup:
         signals = cleanup.enter_context(stop_signals())
@@ -149,6 +150,7 @@ def serve(
     done = 0
     waiting_since = time.monotonic()
     while not stopping() and done != limits.count:
+        metrics.pulse.beat()
         message = source.take(POLL_S)
         metrics.show_lag(source.lag())
         metrics.show_queue(*source.waiting())
@@ -167,6 +169,7 @@ def serve(
         _deliver(delivery, answer.outputs, message)
         _report(message, answer, metrics, time.monotonic() - started, examiner.clock())
         if answer.chosen is not None and not stopping():
+            metrics.pulse.beat()
             behind = sum(source.lag().values()) > limits.sensitivity_lag
             _measure(message, answer.chosen, examiner, metrics, behind=behind)
         done += 1

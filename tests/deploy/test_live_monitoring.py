@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,13 @@ def test_a_refused_frame_shows_in_what_the_rule_of_refusals_compares(night):
     assert server.sum('increase(needlestream_frames_rejected_total{reason="not-fits"}[5m])') == pytest.approx(
         1, rel=0.1
     )
+
+
+def test_a_worker_and_a_linker_at_work_are_healthy(night):
+    server, _, _ = night
+    for target in (labels["instance"] for labels, _ in server.ask("up")):
+        with urllib.request.urlopen(f"http://{target}/healthz", timeout=5) as answer:
+            assert "the loop turned" in answer.read().decode()
 
 
 def test_nothing_of_the_measure_is_published(night):

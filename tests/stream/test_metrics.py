@@ -24,7 +24,7 @@ OTHER_ADDRESS = "127.0.0.2"
 @pytest.mark.parametrize("kind", [Metrics, LinkerMetrics])
 def test_the_metrics_are_served_on_the_loopback_address_unless_told_otherwise(kind):
     settings = load_settings(None, {"metrics_port": 0})
-    port = kind().serve(settings.metrics_port, settings.metrics_address)
+    port = kind().serve(settings.metrics_port, settings.metrics_address, stuck_after_s=9)
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
         assert b"needlestream_" in answer.read()
     with pytest.raises(OSError, match="refused"):
@@ -34,7 +34,7 @@ def test_the_metrics_are_served_on_the_loopback_address_unless_told_otherwise(ki
 @pytest.mark.parametrize("kind", [Metrics, LinkerMetrics])
 def test_the_metrics_are_served_elsewhere_when_told_so(kind):
     settings = load_settings(None, {"metrics_port": 0, "metrics_address": "0.0.0.0"})
-    port = kind().serve(settings.metrics_port, settings.metrics_address)
+    port = kind().serve(settings.metrics_port, settings.metrics_address, stuck_after_s=9)
     socket.create_connection((OTHER_ADDRESS, port), timeout=5).close()
 
 
