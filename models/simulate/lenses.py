@@ -5,13 +5,15 @@ bright as is drawn for the *features* in the survey's own noise: a lens that nob
 The stated cut: pixels are *visible* where the features are above two sigma (the lens's photons included) and above
 ``VISIBLE_CONTRAST`` of the lens galaxy's light; these have a signal-to-noise of ``FAINTEST_SNR`` and an area of
 ``SMALLEST_AREA`` PSFs in all, they go around the lens or lie on two sides of it (``ONE_SIDED``: the mean direction of
-their light has at most this length), and the Einstein radius is at least ``RESOLVED_FWHM`` times the width of the PSF.
+their light has at most this length), one arc of them is ``SHORTEST_ARC`` times the width of the PSF long where it is
+above a quarter of their brightest, and the Einstein radius is at least ``RESOLVED_FWHM`` times that width. What fails,
+images of a point among them, is neither a lens nor a non-lens: it is not drawn at all.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,15 +40,19 @@ if TYPE_CHECKING:
 # Einstein radii (arcsec): space resolves small ones; those of groups are the ground's.
 EINSTEIN_ARCSEC = {"euclid-vis": (0.5, 2.5), "kids-omegacam": (0.9, 3.5), "subaru-hsc": (0.8, 3.0)}
 # The cut: what is drawn can be recognised.
-FAINTEST_SNR = 20.0
-BRIGHTEST_SNR = 350.0
-SMALLEST_AREA = 4.0
-VISIBLE_CONTRAST = 0.15
+FAINTEST_SNR = 40.0
+BRIGHTEST_SNR = 400.0
+SMALLEST_AREA = 6.0
+SHORTEST_ARC = 3.5
+VISIBLE_CONTRAST = 0.25
 ONE_SIDED = 0.93
-RESOLVED_FWHM = 1.2
+RESOLVED_FWHM = 1.6
 # Light of the features for that of the lens galaxy.
-CONTRAST = (0.015, 1.2)
-TRIES = 12
+CONTRAST = (0.015, 0.8)
+# Sources that one deflector is tried with, and deflectors.
+SOURCES, DEFLECTORS = 5, 16
+# Sectors about the lens in which arcs are looked for.
+SECTORS = 20
 
 
 @dataclass(frozen=True)
@@ -67,27 +73,74 @@ STRUCTURES = {
 }
 
 
-def draw_lens(view: View, rng: np.random.Generator, *, settings: str = "training", exposures: int = 1) -> Scene:
-    """A lens that passes the cut in a stack of ``exposures``; the best of ``TRIES`` if none does."""
-    conditions = view.conditions
-    magnitude = draw_magnitude(rng, conditions.kind)
-    total = conditions.electrons(magnitude)
-    low, high = EINSTEIN_ARCSEC[conditions.kind]
+@dataclass(frozen=True, eq=False)
+class Lens:
+    """A lens before its surroundings: ``scene`` with the deflector as its light, and what impostors are made like.
+
+    ``place`` in grid points and ``radius_arcsec`` (of half the light) are the deflector's.
+    """
+
+    scene: Scene
+    place: tuple[float, float]
+    radius_arcsec: float
+
+    @property
+    def deflector_e(self) -> float:
+        """Light of the deflector, electrons."""
+        return float(self.scene.light.sum())
+
+    @property
+    def features_e(self) -> float:
+        """Light of the lensed features, electrons."""
+        return 0.0 if self.scene.features is None else float(self.scene.features.sum())
+
+    @property
+    def einstein_arcsec(self) -> float:
+        """The Einstein radius."""
+        return self.scene.truth["einstein_radius_arcsec"]
+
+
+def draw_lens(view: View, rng: np.random.Generator, *, settings: str = "training", exposures: int = 1) -> Lens:
+    """A lens that passes the cut in a stack of ``exposures``; the best of all that were tried if none does.
+
+    Errors: ``ValueError`` where no source was lensed at all.
+    """
+    best: tuple[float, Lens] | None = None
+    for _ in range(DEFLECTORS):
+        tried = _with_deflector(view, rng, settings, exposures)
+        if tried is not None and tried[0] == math.inf:
+            return tried[1]
+        if tried is not None and (best is None or tried[0] > best[0]):
+            best = tried
+    if best is None:
+        kind = view.conditions.kind
+        raise ValueError(f"no lens in all tries for {kind}: its PSF of {view.fwhm_arcsec:.2f} arcsec may be too wide")
+    return best[1]
+
+
+def _with_deflector(view: View, rng: np.random.Generator, settings: str, exposures: int) -> tuple[float, Lens] | None:
+    """The best lens with one deflector, and its worth: infinite where it passes the cut."""
+    kind = view.conditions.kind
+    magnitude = draw_magnitude(rng, kind)
+    total = view.conditions.electrons(magnitude)
+    low, high = EINSTEIN_ARCSEC[kind]
     low = max(low, RESOLVED_FWHM * view.fwhm_arcsec)
     place = near_middle(view, rng)
     radius_arcsec = draw_radius_arcsec(rng, magnitude)
-    lens_light = empty(view)
-    ratio, angle = add_elliptical(view, lens_light, rng, place, 1.0, radius_arcsec)
-    best: tuple[float, Scene] | None = None
-    for _ in range(TRIES):
+    light = empty(view)
+    ratio, angle = add_elliptical(view, light, rng, place, 1.0, radius_arcsec)
+    image = seen(view, light)
+    best: tuple[float, Lens] | None = None
+    for _ in range(SOURCES):
         # Most lenses are small; a wide one is as easily drawn in a logarithm that is even.
         einstein = spread_evenly(rng, low, max(high, 1.2 * low))
-        lens = _deflector(view, rng, place, einstein, ratio, angle)
-        features, source_arcsec = _draw_source(view, rng, lens, STRUCTURES[settings])
+        features, source_arcsec = _draw_source(
+            view, rng, _deflector(view, rng, place, einstein, ratio, angle), STRUCTURES[settings]
+        )
         if features.max() <= 0.0:
             continue
         snr = spread_evenly(rng, 1.2 * FAINTEST_SNR, BRIGHTEST_SNR)
-        scene = _scaled(view, lens_light, features, place, total, snr, exposures)
+        scene = _scaled(view, (light, image), features, place, total, snr, exposures)
         truth = {
             **scene.truth,
             "magnitude": magnitude,
@@ -95,22 +148,23 @@ def draw_lens(view: View, rng: np.random.Generator, *, settings: str = "training
             "source_radius_arcsec": source_arcsec,
             "ic": scene.truth["area_psf"] * einstein / source_arcsec,
         }
-        scene = Scene(scene.kind, scene.light, scene.features, truth=truth)
+        lens = Lens(replace(scene, truth=truth), place, radius_arcsec)
         if recognisable(truth):
-            return scene
+            return math.inf, lens
         worth = truth["area_psf"] * (1.0 - truth["one_sided"])
         if best is None or worth > best[0]:
-            best = worth, scene
-    if best is None:
-        raise ValueError(
-            f"no lens in {TRIES} tries for {conditions.kind}: its PSF of {view.fwhm_arcsec:.2f} arcsec may be too wide"
-        )
-    return best[1]
+            best = worth, lens
+    return best
 
 
 def recognisable(truth: Mapping[str, float]) -> bool:
     """Whether a lens with this truth passes the cut that the module states (its Einstein radius always does)."""
-    return truth["snr"] >= FAINTEST_SNR and truth["area_psf"] >= SMALLEST_AREA and truth["one_sided"] <= ONE_SIDED
+    return (
+        truth["snr"] >= FAINTEST_SNR
+        and truth["area_psf"] >= SMALLEST_AREA
+        and truth["one_sided"] <= ONE_SIDED
+        and truth["arc_fwhm"] >= SHORTEST_ARC
+    )
 
 
 def _deflector(
@@ -135,8 +189,8 @@ def _draw_source(
     unit = view.points_per_arcsec
     size_arcsec = spread_evenly(rng, *structure.sizes_arcsec)
     size = size_arcsec * unit
-    # Even over the area in which there are two images at least; a third of them near the caustic in the middle.
-    reach = lens.einstein * (0.25 if rng.random() < 0.35 else 0.75)
+    # Even over the area in which there are two images at least; half of them near the caustic in the middle.
+    reach = lens.einstein * (0.25 if rng.random() < 0.5 else 0.6)
     distance, turn = reach * math.sqrt(rng.random()), rng.uniform(0.0, 2.0 * math.pi)
     sx, sy = lens.x + distance * math.cos(turn), lens.y + distance * math.sin(turn)
     source = np.array([sx, sy, size, rng.uniform(*structure.indices), rng.uniform(0.3, 1.0), rng.uniform(0.0, math.pi)])
@@ -157,17 +211,20 @@ def _draw_source(
 
 def _scaled(
     view: View,
-    lens_light: NDArray[np.float32],
+    deflector: tuple[NDArray[np.float32], NDArray[np.float32]],
     features: NDArray[np.float32],
     place: tuple[float, float],
     total: float,
     snr: float,
     exposures: int,
 ) -> Scene:
-    """Lens and features with ``total`` electrons together, features of the wanted ``snr`` as far as contrast allows."""
-    image, lens_image = seen(view, features), seen(view, lens_light)
+    """Lens and features with ``total`` electrons together, features of the wanted ``snr`` as far as contrast allows.
+
+    ``deflector``: its light on the grid, and as it is seen.
+    """
+    image, lens_image = seen(view, features), deflector[1]
     noise2 = view.conditions.noise_e**2
-    inside, lens_inside = float(features.sum()), float(lens_light.sum())
+    inside, lens_inside = float(features.sum()), float(deflector[0].sum())
     # The lens's own photons are noise under the features.
     variance = noise2 + np.maximum(lens_image, 0.0) * total / max(lens_inside, 1e-6)
     unit = math.sqrt(exposures * float((image * image / variance).sum())) / inside
@@ -176,15 +233,17 @@ def _scaled(
     )
     light = float(contrast) * total
     features_e = features * np.float32(light / inside)
-    lens_e = lens_light * np.float32((total - light) / lens_inside)
-    lens_image *= (total - light) / lens_inside
-    sigmas = image * (light / inside) * math.sqrt(exposures) / np.sqrt(noise2 + np.maximum(lens_image, 0.0))
-    visible = (sigmas > 2.0) & (image * (light / inside) > VISIBLE_CONTRAST * lens_image)
-    psf_px = math.pi * (0.5 * view.spread.core.fwhm_px) ** 2
+    lens_e = deflector[0] * np.float32((total - light) / lens_inside)
+    lens_image = lens_image * np.float32((total - light) / lens_inside)
+    image *= np.float32(light / inside)
+    sigmas = image * math.sqrt(exposures) / np.sqrt(noise2 + np.maximum(lens_image, 0.0))
+    visible = (sigmas > 2.0) & (image > VISIBLE_CONTRAST * lens_image)
+    middle = view.native(np.array(place))
     truth = {
         "snr": float(np.sqrt((sigmas[visible] ** 2).sum())),
-        "area_psf": float(visible.sum()) / psf_px,
-        "one_sided": _one_sided(image * visible, view.native(np.array(place))),
+        "area_psf": float(visible.sum()) / (math.pi * (0.5 * view.spread.core.fwhm_px) ** 2),
+        "one_sided": _one_sided(image * visible, middle),
+        "arc_fwhm": _arc_px(image * visible, middle) / view.spread.core.fwhm_px,
         "features_magnitude": _magnitude(view, light),
     }
     return Scene("lens", lens_e, features_e, truth=truth)
@@ -199,6 +258,20 @@ def _one_sided(light: NDArray[np.float32], middle: NDArray[np.float64]) -> float
     # The root of the light, so that a bright image does not hide its faint counter-image.
     weights = np.sqrt(light[rows, columns].astype(np.float64))
     return float(np.abs((weights * directions).sum()) / weights.sum())
+
+
+def _arc_px(light: NDArray[np.float32], middle: NDArray[np.float64]) -> float:
+    """The length in pixels of the longest arc about a place, of light above a quarter of the brightest."""
+    rows, columns = np.nonzero(light > 0.25 * max(float(light.max()), 1e-12))
+    if not len(rows):
+        return 0.0
+    dy, dx = rows - middle[1], columns - middle[0]
+    sector = np.floor(np.arctan2(dy, dx) / (2.0 * math.pi) * SECTORS).astype(np.int64) % SECTORS
+    held = np.bincount(sector, minlength=SECTORS) > 0
+    dark = np.flatnonzero(~held)
+    # Between one sector without light and the next, once around.
+    longest = SECTORS if not len(dark) else int(np.diff(np.append(dark, dark[0] + SECTORS)).max()) - 1
+    return float(longest * 2.0 * math.pi / SECTORS * np.hypot(dx, dy).mean())
 
 
 def _magnitude(view: View, electrons: float) -> float:

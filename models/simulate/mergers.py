@@ -30,6 +30,8 @@ IN_TURN = 4
 ISOLATED = 24
 # Discs are this much wider than the common law of sizes has it, in which most galaxies are not discs.
 WIDER = 1.25
+# Light of two by chance and of one alone for that of two that meet: as much of it is in the middle and in a stamp.
+PAIRED, ALONE = 1.1, 0.68
 # As in ``models.training.scenes``: seeds from here on are for evaluation.
 EVALUATION_SEEDS = 900_000
 
@@ -124,9 +126,10 @@ def draw_non_merger(view: View, rng: np.random.Generator, kind: str, *, seed: in
     law = LAWS[settings]
     bank = bank_of(seed, settings)
     magnitude = draw_magnitude(rng, view.conditions.kind, large=True) + law.fainter_mag
-    flux = view.conditions.electrons(magnitude)
     place = near_middle(view, rng)
     pair = kind == "chance-pair"
+    # A galaxy alone is the brighter one of two; what of two that meet is outside a stamp is so of two that do not.
+    flux = view.conditions.electrons(magnitude) * (PAIRED if pair else ALONE)
     # As bright beside each other as two that meet.
     share = rng.uniform(*BANKS[bank].mass_ratios) if pair else 0.0
     share = share / (1.0 + share)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from models.simulate.profiles import add_disc, add_sersic
+from models.simulate.profiles import add_sersic
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -127,39 +127,3 @@ def add_elliptical(
             light, *place, flux * envelope, radius * rng.uniform(1.5, 2.5), 1.2, ratio, angle + rng.normal(0.0, 0.1)
         )
     return ratio, angle
-
-
-def add_spiral(
-    view: View,
-    light: NDArray[np.float32],
-    rng: np.random.Generator,
-    place: tuple[float, float],
-    flux: float,
-    radius_arcsec: float,
-    *,
-    ratio: float,
-    contrast: float,
-) -> None:
-    """A disc with a bulge, spiral arms of a ``contrast`` and bright knots along nothing in particular, in place."""
-    angle = rng.uniform(0.0, math.pi)
-    scale = radius_arcsec * view.points_per_arcsec / 1.68
-    bulge = rng.uniform(0.02, 0.5)
-    arms = np.array(
-        [
-            rng.choice([2.0, 2.0, 2.0, 3.0, 4.0, 1.0]),
-            contrast,
-            rng.uniform(1.0, 4.0),
-            math.copysign(math.tan(rng.uniform(0.15, 0.6)), rng.normal()),
-            rng.uniform(0.0, 2.0 * math.pi),
-        ]
-    )
-    add_disc(light, np.array([*place, scale, ratio, angle]), flux * (1.0 - bulge), arms, NO_RING)
-    add_sersic(
-        light,
-        *place,
-        flux * bulge,
-        max(0.3, 0.4 * scale * rng.uniform(0.5, 1.5)),
-        rng.uniform(1.0, 4.0),
-        max(ratio, rng.uniform(0.6, 0.9)),
-        angle,
-    )

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from models.simulate.asteroids import add_trails
-from models.simulate.impostors import LENS_IMPOSTORS, draw_impostor
-from models.simulate.lenses import draw_lens
+from models.simulate.impostors import LENS_IMPOSTORS, as_bright_as, disturbed, draw_impostor
+from models.simulate.lenses import Lens, draw_lens
 from models.simulate.mergers import NON_MERGERS, draw_merger, draw_non_merger
 from models.simulate.scenes import Scene, empty, spread_evenly, with_field
 from models.simulate.viewing import STAMP_PX, View, binned, draw_view, exposed, seen, stamp_of, with_stars
@@ -30,13 +31,14 @@ SURVEYS = ("euclid-vis", "kids-omegacam", "subaru-hsc")
 TASKS = ("lenses", "mergers", "discriminator")
 LABELS = {"none": 0, "lens": 1, "merger": 2, "asteroid": 3}
 # What is known of a stamp besides its label; NaN where it does not apply. ``stage`` runs from 0 at first passage to 1
-# at coalescence and beyond; ``snr``, ``area_psf`` (in areas of the PSF) and ``one_sided`` are those of the visible
-# lensed features (``models.simulate.lenses``); ``snr`` also that of a trail.
+# at coalescence and beyond; ``snr``, ``area_psf`` (in areas of the PSF), ``one_sided`` and ``arc_fwhm`` are those of
+# the visible lensed features (``models.simulate.lenses``); ``snr`` also that of a trail.
 TRUTH = (
     "magnitude",
     "snr",
     "area_psf",
     "one_sided",
+    "arc_fwhm",
     "features_magnitude",
     "einstein_radius_arcsec",
     "source_radius_arcsec",
@@ -47,7 +49,7 @@ TRUTH = (
     "length_px",
 )
 # So many stamps in turn are of one survey and share its PSF and sky.
-GROUP = 64
+GROUP = 128
 # What the discriminator's "none" is made of.
 NONE_KINDS = {"lens-impostor": 0.4, "non-merger": 0.35, "sky": 0.25}
 # A class of 2 arcsec at 0.2 arcsec a pixel: Euclid's frames are binned for what is larger than a lens.
@@ -136,15 +138,24 @@ def _draw_stamp(
     task: str, index: int, view: View, seed: int, settings: str, exposures: int | None, shares: NDArray[np.float64]
 ) -> _Stamp:
     rng = np.random.default_rng([seed, index, TASKS.index(task)])
-    n = int(rng.integers(1, 5)) if exposures is None else exposures
     label = _label(task, index, rng, shares)
-    scene = with_field(view, _draw_scene(task, label, view, rng, settings, n, (seed, index // GROUP)), rng)
+    # A lens and the impostor that is made like it are neighbours.
+    pair = np.random.default_rng([seed, index // 2, TASKS.index(task), 1])
+    n = int(pair.integers(1, 5)) if exposures is None else exposures
+    scene = with_field(view, _draw_scene(task, label, view, rng, settings, n, (seed, index)), rng)
     light = scene.light if scene.features is None else scene.light + scene.features
     image = with_stars(view, seen(view, light), scene.stars)
     if len(scene.trails):
         add_trails(image, scene.trails, view.spread.core)
     canvas = binned(exposed(view, image, n, rng), view.binning)
     return _Stamp(stamp_of(canvas, rng), label, scene, view, n)
+
+
+@lru_cache(maxsize=4)
+def _lens_of(view: View, seed: int, pair: int, task: str, settings: str, exposures: int) -> Lens:
+    """The lens of a pair of stamps: one shows it, the other an impostor made like it."""
+    rng = np.random.default_rng([seed, pair, TASKS.index(task), 2])
+    return draw_lens(view, rng, settings=settings, exposures=exposures)
 
 
 def _label(task: str, index: int, rng: np.random.Generator, shares: NDArray[np.float64]) -> int:
@@ -162,24 +173,27 @@ def _draw_scene(
     exposures: int,
     turn: tuple[int, int],
 ) -> Scene:
-    seed, group = turn
-    if label == LABELS["lens"]:
-        return draw_lens(view, rng, settings=settings, exposures=exposures)
+    seed, index = turn
+    group = index // GROUP
     if label == LABELS["merger"]:
         return draw_merger(view, rng, seed=seed, group=group, settings=settings)
     if label == LABELS["asteroid"]:
         return _draw_trail(view, rng)
     what = {"lenses": "lens-impostor", "mergers": "non-merger"}.get(task) or _chosen(rng, NONE_KINDS)
-    if what == "sky":
+    if label == LABELS["none"] and what == "sky":
         return Scene("sky", empty(view))
-    if what == "non-merger":
+    if label == LABELS["none"] and what == "non-merger":
         return draw_non_merger(view, rng, _chosen(rng, NON_MERGERS), seed=seed, settings=settings)
+    lens = _lens_of(view, seed, index // 2, task, settings, exposures)
+    if label == LABELS["lens"]:
+        return disturbed(view, rng, lens.scene)
     kind = _chosen(rng, {k: v for k, v in LENS_IMPOSTORS.items() if task == "lenses" or k != "merger"})
-    return (
-        draw_merger(view, rng, seed=seed, group=group, settings=settings)
+    scene = (
+        as_bright_as(draw_merger(view, rng, seed=seed, group=group, settings=settings), lens)
         if kind == "merger"
-        else draw_impostor(view, rng, kind)
+        else draw_impostor(view, rng, kind, lens)
     )
+    return disturbed(view, rng, scene)
 
 
 def _chosen(rng: np.random.Generator, shares: dict[str, float]) -> str:
