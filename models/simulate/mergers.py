@@ -2,7 +2,11 @@
 
 One painter draws all of them: the same particles, the same smoothing, the same arms and knots of young stars. Were the
 non-mergers drawn with smooth formulae, a network would learn the grain of the particles. What is left to tell them by
-is what tides do.
+is what tides do; and every non-merger is made like a merger that was drawn for it, as bright and as large.
+
+The stated cut: a merger's *tides* are the light of disc particles farther than ``TIDES_BEYOND`` scale lengths from
+either nucleus. Where, smoothed over ``SMOOTHED_PX`` pixels, they are above two sigma of the sky, they have a
+signal-to-noise of ``FAINTEST_TIDES`` in all. What fails is neither a merger nor a non-merger: it is not drawn at all.
 """
 
 from __future__ import annotations
@@ -13,25 +17,41 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numba import njit
+from scipy import ndimage
 
 from models.simulate.encounters import BANKS, Snapshot, encounter, isolated, rotation
+from models.simulate.profiles import add_sersic
 from models.simulate.scenes import Scene, draw_magnitude, draw_radius_arcsec, empty, near_middle, spread_evenly
+from models.simulate.viewing import seen
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.simulate.viewing import View
 
-NON_MERGERS = {"isolated": 0.55, "chance-pair": 0.45}
+NON_MERGERS = {"isolated": 0.45, "chance-pair": 0.55}
 # A particle is never smoother than this, in grid points, nor sharper.
 BLUR_POINTS = (1.0, 14.0)
+# A particle's radius in distances to its neighbours: less would show the grain.
+SMOOTHNESS = 1.5
 # Encounters that the stamps of one group are of, and isolated galaxies of a bank.
 IN_TURN = 4
 ISOLATED = 24
 # Discs are this much wider than the common law of sizes has it, in which most galaxies are not discs.
-WIDER = 1.25
+WIDER = 1.1
 # Light of two by chance and of one alone for that of two that meet: as much of it is in the middle and in a stamp.
-PAIRED, ALONE = 1.1, 0.68
+PAIRED, ALONE = 1.0, 0.96
+# One alone is so much larger: tides spread what they find.
+LARGER_ALONE = 1.3
+# An undisturbed galaxy's stars far out, for its light and in scale lengths: as many as tides bring there, but evenly.
+HALO, HALO_LENGTHS = (0.0, 0.07), (3.0, 7.0)
+# The cut.
+TIDES_BEYOND = 5.0
+SMOOTHED_PX = 5
+FAINTEST_TIDES = 25.0
+TRIES = 16
+# Snapshots with a smaller share of their particles in tides are not even painted.
+LEAST_TIDES = 0.06
 # As in ``models.training.scenes``: seeds from here on are for evaluation.
 EVALUATION_SEEDS = 900_000
 
@@ -84,12 +104,33 @@ def _add_particles(
                     image[i, j] += np.float32(weight[n] * d * d / total)
 
 
-def draw_merger(view: View, rng: np.random.Generator, *, seed: int, group: int, settings: str = "training") -> Scene:
-    """An encounter at a random stage from a random direction; ``seed`` and ``group`` say which are in turn."""
+@dataclass(frozen=True, eq=False)
+class Merger:
+    """A merger before its surroundings, and the grid points in a scale length of its first disc."""
+
+    scene: Scene
+    unit: float
+
+
+def draw_merger(
+    view: View, rng: np.random.Generator, *, seed: int, group: int, settings: str = "training", exposures: int = 1
+) -> Merger:
+    """An encounter from a random direction that passes the cut in a stack of ``exposures``; the best if none does.
+
+    ``seed`` and ``group`` say which encounters are in turn.
+    """
     bank = bank_of(seed, settings)
-    index = (group * IN_TURN + int(rng.integers(IN_TURN)) + seed % 7) % BANKS[bank].count
-    snapshots = encounter(bank, index)
-    return paint_merger(view, rng, snapshots[int(rng.integers(len(snapshots)))], settings=settings)
+    drawn: list[Merger] = []
+    for _ in range(TRIES):
+        index = (group * IN_TURN + int(rng.integers(IN_TURN)) + seed % 7) % BANKS[bank].count
+        snapshots = encounter(bank, index)
+        snapshot = snapshots[int(rng.integers(len(snapshots)))]
+        if drawn and _tidal(snapshot).mean() < LEAST_TIDES:
+            continue
+        drawn.append(paint_merger(view, rng, snapshot, settings=settings, exposures=exposures))
+        if drawn[-1].scene.truth["snr"] >= FAINTEST_TIDES:
+            break
+    return max(drawn, key=lambda merger: merger.scene.truth["snr"])
 
 
 def bank_of(seed: int, settings: str) -> str:
@@ -99,61 +140,81 @@ def bank_of(seed: int, settings: str) -> str:
     return "training" if seed < EVALUATION_SEEDS else "evaluation"
 
 
-def paint_merger(view: View, rng: np.random.Generator, snapshot: Snapshot, *, settings: str = "training") -> Scene:
+def paint_merger(
+    view: View, rng: np.random.Generator, snapshot: Snapshot, *, settings: str = "training", exposures: int = 1
+) -> Merger:
     """One snapshot of an encounter, from a random direction, the brighter nucleus at the middle."""
     law = LAWS[settings]
     magnitude = draw_magnitude(rng, view.conditions.kind, large=True) + law.fainter_mag
-    unit = _unit(view, rng, magnitude)
+    unit = WIDER * draw_radius_arcsec(rng, magnitude) * view.points_per_arcsec / 1.68
     turn = rotation(rng)
     weight = _weights(rng, snapshot, law)
     share = float(weight[snapshot.galaxy == 1].sum() / weight.sum())
     middle = snapshot.centres[0 if share <= 0.5 else 1] @ turn.T
-    light = empty(view)
+    light, tides = empty(view), empty(view)
     flux = view.conditions.electrons(magnitude)
-    _paint(rng, light, snapshot, weight, turn, near_middle(view, rng), middle, unit, flux, law)
+    placed = _paint(rng, light, snapshot, weight, turn, near_middle(view, rng), middle, unit, flux, law)
+    _add_particles(tides, *(part[_tidal(snapshot)] for part in placed))
     apart = np.hypot(*((snapshot.centres[1] - snapshot.centres[0]) @ turn.T)[:2]) * unit
     truth = {
         "magnitude": magnitude,
+        "snr": _tides_snr(view, tides, exposures),
         "stage": snapshot.stage,
         "mass_ratio": snapshot.mass_ratio,
         "separation_arcsec": apart / view.points_per_arcsec,
     }
-    return Scene("merger", light, truth=truth)
+    return Merger(Scene("merger", light, truth=truth), unit)
 
 
-def draw_non_merger(view: View, rng: np.random.Generator, kind: str, *, seed: int, settings: str = "training") -> Scene:
-    """A galaxy of its own, or two that happen to be near each other on the sky."""
+def _tidal(snapshot: Snapshot) -> NDArray[np.bool_]:
+    """Which particles are those of tides."""
+    scales = (1.0, math.sqrt(snapshot.mass_ratio))
+    away = [
+        np.linalg.norm(snapshot.places - centre, axis=1) / scale
+        for centre, scale in zip(snapshot.centres, scales, strict=True)
+    ]
+    return np.asarray((np.minimum(*away) > TIDES_BEYOND) & ~snapshot.bulge, np.bool_)
+
+
+def _tides_snr(view: View, tides: NDArray[np.float32], exposures: int) -> float:
+    """The signal-to-noise of the tides where they can be seen against the sky."""
+    level = seen(view, tides) * np.float32(math.sqrt(exposures) / view.conditions.noise_e)
+    visible = ndimage.uniform_filter(level, SMOOTHED_PX) * SMOOTHED_PX > 2.0
+    return float(np.sqrt((level[visible] ** 2).sum()))
+
+
+def draw_non_merger(
+    view: View, rng: np.random.Generator, kind: str, like: Merger, *, seed: int, settings: str = "training"
+) -> Scene:
+    """A galaxy of its own, or two that happen to be near each other on the sky; as bright and large as a merger."""
     law = LAWS[settings]
     bank = bank_of(seed, settings)
-    magnitude = draw_magnitude(rng, view.conditions.kind, large=True) + law.fainter_mag
     place = near_middle(view, rng)
     pair = kind == "chance-pair"
+    truth = {"magnitude": like.scene.truth["magnitude"]}
     # A galaxy alone is the brighter one of two; what of two that meet is outside a stamp is so of two that do not.
-    flux = view.conditions.electrons(magnitude) * (PAIRED if pair else ALONE)
+    flux = view.conditions.electrons(truth["magnitude"]) * (PAIRED if pair else ALONE)
     # As bright beside each other as two that meet.
     share = rng.uniform(*BANKS[bank].mass_ratios) if pair else 0.0
     share = share / (1.0 + share)
     light = empty(view)
-    unit = _unit(view, rng, magnitude)
-    truth = {"magnitude": magnitude}
+    unit = like.unit * (1.0 if pair else LARGER_ALONE)
     for part, other in ((1.0 - share, False), (share, True)):
         if part == 0.0:
             continue
         snapshot = isolated(bank, int(rng.integers(ISOLATED)))
         where = place
         if other:
-            apart, turn = rng.uniform(1.5, 9.0) * unit, rng.uniform(0.0, 2.0 * math.pi)
+            apart, turn = rng.uniform(1.5, 8.0) * unit, rng.uniform(0.0, 2.0 * math.pi)
             where = place[0] + apart * math.cos(turn), place[1] + apart * math.sin(turn)
             unit *= math.sqrt(share / (1.0 - share)) * math.exp(0.25 * rng.standard_normal())
             truth["separation_arcsec"] = apart / view.points_per_arcsec
         weight = _weights(rng, snapshot, law)
         _paint(rng, light, snapshot, weight, rotation(rng), where, np.zeros(3), unit, flux * part, law)
+    halo = flux * rng.uniform(*HALO)
+    radius, ratio = rng.uniform(*HALO_LENGTHS) * like.unit, rng.uniform(0.6, 1.0)
+    add_sersic(light, *place, halo, radius, 1.0, ratio, rng.uniform(0.0, math.pi))
     return Scene(kind, light, truth=truth)
-
-
-def _unit(view: View, rng: np.random.Generator, magnitude: float) -> float:
-    """Grid points in a scale length of the first disc: half of a disc's light lies within 1.68 of them."""
-    return WIDER * draw_radius_arcsec(rng, magnitude) * view.points_per_arcsec / 1.68
 
 
 def _weights(rng: np.random.Generator, snapshot: Snapshot, law: StarFormation) -> NDArray[np.float32]:
@@ -191,21 +252,26 @@ def _paint(
     unit: float,
     flux: float,
     law: StarFormation,
-) -> None:
-    """A snapshot's light added in place: smooth particles, and knots of young stars about some of the disc's."""
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """A snapshot's light added in place: smooth particles, and knots of young stars about some of the disc's.
+
+    Gives the particles' x, y (grid points), light and blur.
+    """
     seen = snapshot.places @ turn.T.astype(np.float32)
     x = ((seen[:, 0] - middle[0]) * unit + place[0]).astype(np.float32)
     y = ((seen[:, 1] - middle[1]) * unit + place[1]).astype(np.float32)
-    blur = np.clip(snapshot.spread * np.float32(unit), *BLUR_POINTS).astype(np.float32)
+    blur = np.clip(snapshot.spread * np.float32(SMOOTHNESS * unit), *BLUR_POINTS).astype(np.float32)
     young = rng.uniform(*law.young)
     disc = np.flatnonzero(~snapshot.bulge & (weight > 0.0))
     knots = int(rng.integers(law.knots[0], law.knots[1] + 1)) if len(disc) else 0
     young = young if knots else 0.0
     # Bulges that are nearly all of the light have no young stars beside them.
     young *= float(weight[disc].sum())
-    _add_particles(light, x, y, weight * np.float32(flux * (1.0 - young)), blur)
+    smooth = weight * np.float32(flux * (1.0 - young))
+    _add_particles(light, x, y, smooth, blur)
     if knots:
         chosen = rng.choice(disc, knots, p=weight[disc] / weight[disc].sum())
         shares = rng.dirichlet(np.full(knots, 1.0)) * young * flux
         sizes = np.clip(unit * np.array([spread_evenly(rng, 0.05, 0.35) for _ in chosen]), *BLUR_POINTS)
         _add_particles(light, x[chosen], y[chosen], shares.astype(np.float32), sizes.astype(np.float32))
+    return x, y, smooth, blur

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MAGNITUDES = {"euclid-vis": (17.8, 22.6), "kids-omegacam": (16.8, 20.8), "subaru-hsc": (17.8, 22.4)}
 STEEPNESS = 0.1
 # Those of mergers and non-mergers: whoever is to see a tail needs more light than for an arc.
-LARGE_MAGNITUDES = {"euclid-vis": (16.8, 20.8), "kids-omegacam": (15.8, 19.2), "subaru-hsc": (16.8, 20.6)}
+LARGE_MAGNITUDES = {"euclid-vis": (16.8, 20.2), "kids-omegacam": (15.8, 18.8), "subaru-hsc": (16.8, 20.0)}
 NO_RING = np.array([0.0, 1.0, 0.0, 0.0, 0.0])
 NO_ARMS = np.array([2.0, 0.0, 1.0, 0.3, 0.0])
 

@@ -18,7 +18,7 @@ import numpy as np
 from models.simulate.asteroids import add_trails
 from models.simulate.impostors import LENS_IMPOSTORS, as_bright_as, disturbed, draw_impostor
 from models.simulate.lenses import Lens, draw_lens
-from models.simulate.mergers import NON_MERGERS, draw_merger, draw_non_merger
+from models.simulate.mergers import NON_MERGERS, Merger, draw_merger, draw_non_merger
 from models.simulate.scenes import Scene, empty, spread_evenly, with_field
 from models.simulate.viewing import STAMP_PX, View, binned, draw_view, exposed, seen, stamp_of, with_stars
 
@@ -32,7 +32,7 @@ TASKS = ("lenses", "mergers", "discriminator")
 LABELS = {"none": 0, "lens": 1, "merger": 2, "asteroid": 3}
 # What is known of a stamp besides its label; NaN where it does not apply. ``stage`` runs from 0 at first passage to 1
 # at coalescence and beyond; ``snr``, ``area_psf`` (in areas of the PSF), ``one_sided`` and ``arc_fwhm`` are those of
-# the visible lensed features (``models.simulate.lenses``); ``snr`` also that of a trail.
+# the visible lensed features (``models.simulate.lenses``); ``snr`` also that of a trail or of a merger's tides.
 TRUTH = (
     "magnitude",
     "snr",
@@ -158,6 +158,13 @@ def _lens_of(view: View, seed: int, pair: int, task: str, settings: str, exposur
     return draw_lens(view, rng, settings=settings, exposures=exposures)
 
 
+@lru_cache(maxsize=4)
+def _merger_of(view: View, seed: int, group: int, pair: int, task: str, settings: str, exposures: int) -> Merger:
+    """The merger of a pair of stamps: one shows it, the other a non-merger as bright and large."""
+    rng = np.random.default_rng([seed, pair, TASKS.index(task), 3])
+    return draw_merger(view, rng, seed=seed, group=group, settings=settings, exposures=exposures)
+
+
 def _label(task: str, index: int, rng: np.random.Generator, shares: NDArray[np.float64]) -> int:
     if task == "discriminator":
         return int(rng.choice(4, p=shares))
@@ -175,25 +182,24 @@ def _draw_scene(
 ) -> Scene:
     seed, index = turn
     group = index // GROUP
-    if label == LABELS["merger"]:
-        return draw_merger(view, rng, seed=seed, group=group, settings=settings)
+    what = {"lenses": "lens-impostor", "mergers": "non-merger"}.get(task) or _chosen(rng, NONE_KINDS)
+    none = label == LABELS["none"]
     if label == LABELS["asteroid"]:
         return _draw_trail(view, rng)
-    what = {"lenses": "lens-impostor", "mergers": "non-merger"}.get(task) or _chosen(rng, NONE_KINDS)
-    if label == LABELS["none"] and what == "sky":
+    if none and what == "sky":
         return Scene("sky", empty(view))
-    if label == LABELS["none"] and what == "non-merger":
-        return draw_non_merger(view, rng, _chosen(rng, NON_MERGERS), seed=seed, settings=settings)
+    if label == LABELS["merger"] or (none and what == "non-merger"):
+        merger = _merger_of(view, seed, group, index // 2, task, settings, exposures)
+        kind = _chosen(rng, NON_MERGERS)
+        return draw_non_merger(view, rng, kind, merger, seed=seed, settings=settings) if none else merger.scene
     lens = _lens_of(view, seed, index // 2, task, settings, exposures)
-    if label == LABELS["lens"]:
+    if not none:
         return disturbed(view, rng, lens.scene)
     kind = _chosen(rng, {k: v for k, v in LENS_IMPOSTORS.items() if task == "lenses" or k != "merger"})
-    scene = (
-        as_bright_as(draw_merger(view, rng, seed=seed, group=group, settings=settings), lens)
-        if kind == "merger"
-        else draw_impostor(view, rng, kind, lens)
-    )
-    return disturbed(view, rng, scene)
+    if kind == "merger":
+        merger = draw_merger(view, rng, seed=seed, group=group, settings=settings, exposures=exposures)
+        return disturbed(view, rng, as_bright_as(merger.scene, lens))
+    return disturbed(view, rng, draw_impostor(view, rng, kind, lens))
 
 
 def _chosen(rng: np.random.Generator, shares: dict[str, float]) -> str:
