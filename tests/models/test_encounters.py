@@ -3,7 +3,16 @@ import itertools
 import numpy as np
 import pytest
 
-from models.simulate.encounters import DISC_PARTICLES, _pull, encounter, isolated, pull_plainly, rotation
+from models.simulate.encounters import (
+    DISC_PARTICLES,
+    _carry,
+    _pull,
+    carry_plainly,
+    encounter,
+    isolated,
+    pull_plainly,
+    rotation,
+)
 from models.simulate.mergers import _add_particles, bank_of
 
 
@@ -34,6 +43,16 @@ def test_the_force_is_that_of_the_mass_inside():
     radii = np.geomspace(0.1, 40.0, 20)
     fast = np.array([_pull(r, 0.4) for r in radii])
     np.testing.assert_allclose(fast, pull_plainly(radii, 0.4), rtol=1e-9)
+
+
+def test_particles_move_as_their_plain_twin_says():
+    rng = np.random.default_rng(8)
+    places, speeds = rng.normal(0.0, 4.0, (3, 300)), rng.normal(0.0, 0.5, (3, 300))
+    path = np.column_stack([np.linspace(20.0, 3.0, 60), np.linspace(0.0, 5.0, 60), np.full(60, 1.0)])
+    plain = carry_plainly(places, speeds, path, 0.6)
+    _carry(places, speeds, path, 0, len(path), 0.6)
+    np.testing.assert_allclose(places, plain[0], atol=1e-8)
+    np.testing.assert_allclose(speeds, plain[1], atol=1e-8)
 
 
 def test_an_isolated_disc_is_thin_and_as_large_as_its_scale_length_says():
