@@ -41,7 +41,7 @@ from stream.broker import (
 from stream.fields import Fields, UnreadableError
 from stream.framing import decode
 from stream.messages import CANDIDATES, STREAKS, TRACKS, Message, Output, mjd_tai
-from stream.metrics import LinkerMetrics
+from stream.metrics import LinkerMetrics, serve_metrics
 from stream.schemaregistry import wire
 from stream.signals import stop_signals
 from stream.topics import create_missing_topics
@@ -79,10 +79,7 @@ def run_linker(
     """
     metrics = LinkerMetrics()
     metrics.registry.show_build("linker", metadata.version("needlestream"), {})
-    if settings.metrics_port is not None:
-        stuck_after_s = settings.max_poll_interval_s
-        port = metrics.serve(settings.metrics_port, settings.metrics_address, stuck_after_s=stuck_after_s)
-        log.info("metrics served", url=f"http://{settings.metrics_address}:{port}/metrics")
+    serve_metrics(metrics, settings)
     with explained(settings), contextlib.ExitStack() as cleanup:
         check_reachable(settings)
         signals = cleanup.enter_context(stop_signals())

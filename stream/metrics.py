@@ -11,6 +11,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import structlog
+
+from stream.broker import BrokerError
 from stream.health import Pulse
 from stream.registry import Bounded, Registry
 
@@ -24,6 +27,9 @@ if TYPE_CHECKING:
     from detector.frame import BadFrame
     from detector.streaks import Findings
     from models.evaluate.sensitivity import Trial
+    from stream.settings import Settings
+
+log = structlog.get_logger()
 
 STAGE_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 # Rubin's 60 s and ZTF's 10 s are bounds of buckets, so that their quotas can be read off.
@@ -201,6 +207,21 @@ class Metrics:
         """Show the GPU's memory: used, reserved, total."""
         for kind, size_bytes in bytes_by_kind.items():
             self.gpu_memory.labels(kind).set(size_bytes)
+
+
+def serve_metrics(metrics: Metrics | LinkerMetrics, settings: Settings) -> None:
+    """Serve them where ``metrics_port`` says, if it does. Raises ``BrokerError`` when the port cannot be had."""
+    if settings.metrics_port is None:
+        return
+    where = settings.metrics_address
+    try:
+        port = metrics.serve(settings.metrics_port, where, stuck_after_s=settings.max_poll_interval_s)
+    except OSError as error:
+        raise BrokerError(
+            f"metrics_address {where}, metrics_port {settings.metrics_port}: {error.strerror or error}; is another "
+            "worker or linker of this machine there? Each needs a port of its own (NEEDLESTREAM_METRICS_PORT), or 0"
+        ) from None
+    log.info("metrics served", url=f"http://{where}:{port}/metrics")
 
 
 def _observe(histogram: Histogram, values: NDArray[np.float64]) -> None:

@@ -28,7 +28,7 @@ from stream.claims import Claims
 from stream.framing import CONTAINERS
 from stream.machine import MachineError, machine_fault
 from stream.messages import FRAMES, as_message_says, counted, dead_letter, frame_source, mjd_tai, without_values
-from stream.metrics import Metrics
+from stream.metrics import Metrics, serve_metrics
 from stream.schemaregistry import wire
 from stream.signals import stop_signals
 from stream.topics import create_missing_topics
@@ -117,10 +117,7 @@ def run_worker(settings: Settings, examiner: Examiner, limits: Limits) -> int:
     """
     metrics = Metrics()
     metrics.registry.show_build("worker", examiner.program_version, examiner.weights_versions)
-    if settings.metrics_port is not None:
-        stuck_after_s = settings.max_poll_interval_s
-        port = metrics.serve(settings.metrics_port, settings.metrics_address, stuck_after_s=stuck_after_s)
-        log.info("metrics served", url=f"http://{settings.metrics_address}:{port}/metrics")
+    serve_metrics(metrics, settings)
     with explained(settings), contextlib.ExitStack() as cleanup:
         signals = cleanup.enter_context(stop_signals())
         check_reachable(settings)

@@ -12,7 +12,8 @@ import pytest
 from detector.frame import FrameHeader
 from detector.survey import GENERIC
 from models.evaluate.sensitivity import Trial
-from stream.metrics import REASONS, LinkerMetrics, Metrics
+from stream.broker import BrokerError
+from stream.metrics import REASONS, LinkerMetrics, Metrics, serve_metrics
 from stream.registry import Bounded
 from stream.settings import load_settings
 from tests.stream.stand_in import findings, streaks
@@ -40,6 +41,13 @@ def test_the_metrics_are_served_elsewhere_when_told_so(kind):
 
 def test_no_metrics_are_served_unless_asked_for():
     assert load_settings(None, {}).metrics_port is None
+
+
+def test_a_port_that_is_taken_is_named_with_what_to_do():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        settings = load_settings(None, {"metrics_port": taken.getsockname()[1]})
+        with pytest.raises(BrokerError, match="in use; is another worker or linker"):
+            serve_metrics(Metrics(), settings)
 
 
 def count(metrics, found, *, now_mjd_tai=60_000.0):
