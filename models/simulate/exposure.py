@@ -21,6 +21,7 @@ from astropy.wcs import WCS
 
 from models.simulate.asteroids import Kernel, add_trails
 from models.simulate.defects import expose_again
+from models.simulate.planted import TOLD, Planted, add_object, check_survey, place_objects, scene_of
 from models.simulate.psf import PointSpread, point_spread
 from models.simulate.sky import Conditions, Sources, draw_conditions, draw_sources, paint_backdrop, paint_sources
 
@@ -40,6 +41,8 @@ PEDESTAL_ADU = 100.0
 LARGEST_ADU = 65_535.0
 # Light within this many pixels of a trail goes into its matched filter.
 FILTER_RIM_PX = 24
+# Tables of objects that were put in besides asteroids.
+PLANTED_TABLES = {"lens": "lenses.csv", "merger": "mergers.csv", "impostor": "impostors.csv"}
 # The instrument's own cosmic-ray flag, at the bit of the Euclid flag map, is set where the charge stands out.
 COSMIC_RAY_FLAG = 1 << 4
 FLAGGED_SIGMA = 1.5
@@ -68,8 +71,9 @@ CAMERAS = {
 
 @dataclass(frozen=True)
 class Plan:
-    """What is simulated: ``asteroids`` a CCD on average, ``ccds`` a mosaic, ``dithers`` exposures of each field.
+    """What is simulated: ``asteroids``, ``lenses``, ``mergers`` and ``impostors`` a CCD on average.
 
+    ``ccds`` a mosaic, ``dithers`` exposures of each field.
     ``shape`` (rows, columns) of a CCD, None for the camera's own; magnitudes are even, rates logarithmically even.
     """
 
@@ -80,6 +84,15 @@ class Plan:
     shape: tuple[int, int] | None = None
     ccds: int = 1
     dithers: int = 4
+    lenses: float = 0.0
+    mergers: float = 0.0
+    impostors: float = 0.0
+
+    @property
+    def planted(self) -> dict[str, float]:
+        """How many of each class of ``models.simulate.planted`` are on a CCD, on average; none of those not wanted."""
+        wanted = {"lens": self.lenses, "merger": self.mergers, "impostor": self.impostors}
+        return {label: count for label, count in wanted.items() if count}
 
 
 class Truth(NamedTuple):
@@ -117,6 +130,28 @@ class Truth(NamedTuple):
     inside: int
 
 
+class PlantedTruth(NamedTuple):
+    """One lens, merger or impostor in one frame; ``told`` are the columns of its class (``planted.TOLD``).
+
+    Pixels are 0-based; ``kind`` says what an impostor is. ``snr`` and what belongs to it are those of one exposure in
+    the conditions that the field was drawn with.
+    """
+
+    field: str
+    frame: str
+    extension: int
+    exposure: str
+    ccd: str
+    object: str
+    kind: str
+    x: float
+    y: float
+    ra: float
+    dec: float
+    label: str
+    told: tuple[float, ...]
+
+
 class FrameFacts(NamedTuple):
     """One frame of a simulation: a row of the list of frames, the empty ones included."""
 
@@ -142,6 +177,7 @@ class SimulatedFrame:
     flags: NDArray[np.uint8]
     cards: dict[str, tuple[Any, str]]
     truths: tuple[Truth, ...]
+    planted: tuple[PlantedTruth, ...]
     facts: FrameFacts
 
 
@@ -161,6 +197,7 @@ class _Field:
     wcs: WCS
     sources: Sources
     asteroids: NDArray[np.float64]
+    planted: tuple[Planted, ...]
     opened: tuple[dt.datetime, ...]
     pointings: NDArray[np.float64]
 
@@ -188,12 +225,14 @@ def write_fields(
     """Write ``fields`` fields, of seeds ``seed`` and up, to the folder ``out``; gives the path of ``truth.csv``.
 
     One FITS file an exposure (``.fits.fz``, Rice, when ``compressed``), with ``flags`` an extension ``...FLG`` beside
-    each CCD; ``frames.csv`` lists all frames, the empty ones too. ``progress`` is called with exposures done and their
+    each CCD; ``frames.csv`` lists all frames, the empty ones too; ``lenses.csv``, ``mergers.csv`` and ``impostors.csv``
+    what there is of them. ``progress`` is called with exposures done and their
     number. The tables appear under their names when they are whole.
     """
     out.mkdir(parents=True, exist_ok=True)
     truth, listed = out / "truth.csv", out / "frames.csv"
     partial = [path.with_suffix(".partial") for path in (truth, listed)]
+    planted: list[PlantedTruth] = []
     with partial[0].open("w", newline="") as truth_file, partial[1].open("w", newline="") as frames_file:
         truths, frames = csv.writer(truth_file), csv.writer(frames_file)
         truths.writerow(Truth._fields)
@@ -203,17 +242,32 @@ def write_fields(
                 _write_exposure(out / exposure[0].facts.frame, exposure, compressed=compressed, flags=flags)
                 for frame in exposure:
                     truths.writerows(frame.truths)
+                    planted += frame.planted
                     frames.writerow(frame.facts)
                 if progress is not None:
                     progress(f * plan.dithers + k + 1, fields * plan.dithers)
     partial[0].replace(truth)
     partial[1].replace(listed)
+    for label in plan.planted:
+        _write_planted(out / PLANTED_TABLES[label], label, [one for one in planted if one.label == label])
     return truth
+
+
+def _write_planted(path: Path, label: str, rows: list[PlantedTruth]) -> None:
+    """The table of one class: a line an object a frame, whole or not at all."""
+    partial = path.with_suffix(".partial")
+    with partial.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow([*PlantedTruth._fields[:-2], *TOLD[label]])
+        table.writerows([*row[:-2], *row.told] for row in rows)
+    partial.replace(path)
 
 
 def _draw_sky(plan: Plan, seed: int) -> _Field:
     if plan.kind not in CAMERAS:
         raise ValueError(f"no such kind of frame: {plan.kind!r}; known are {', '.join(CAMERAS)}")
+    if plan.planted:
+        check_survey(plan.kind)
     rng = np.random.default_rng(seed)
     conditions = draw_conditions(rng, plan.kind)
     shape = plan.shape or conditions.defects.ccd_shape
@@ -243,9 +297,19 @@ def _draw_sky(plan: Plan, seed: int) -> _Field:
         wcs=_tangent_plane((rng.uniform(0.0, 360.0), declination), rng.uniform(0.0, 2.0 * math.pi), scale),
         sources=drawn,
         asteroids=_draw_asteroids(rng, plan, low, high, shape, scale),
+        planted=_draw_planted(plan, seed, low, high, shape, scale),
         opened=opened,
         pointings=pointings,
     )
+
+
+def _draw_planted(
+    plan: Plan, seed: int, low: NDArray[np.float64], high: NDArray[np.float64], shape: tuple[int, int], scale: float
+) -> tuple[Planted, ...]:
+    """Lenses, mergers and impostors as dense everywhere as ``plan`` wants them; the sky is the same without."""
+    area = float(np.prod(high - low)) / (shape[0] * shape[1])
+    counts = {label: round(count * area) for label, count in plan.planted.items()}
+    return place_objects(np.random.default_rng([seed, 13]), counts, low, high, scale)
 
 
 def _mosaic(ccds: int, shape: tuple[int, int]) -> tuple[tuple[float, float], ...]:
@@ -320,6 +384,7 @@ def _draw_frame(field: _Field, exposure: int, ccd: int, *, compressed: bool) -> 
         exposure_s=conditions.exposure_s,
         mid_time_utc=_iso(field.opened[exposure] + dt.timedelta(seconds=0.5 * conditions.exposure_s)),
     )
+    planted = _plant(image, field, wcs, spread, conditions, facts)
     truths, trails = _trails(field, exposure, wcs, spread, conditions, facts)
     add_trails(image, trails, spread.core)
     electrons, charge = expose_again(
@@ -327,7 +392,7 @@ def _draw_frame(field: _Field, exposure: int, ccd: int, *, compressed: bool) -> 
     )
     adu = np.clip(np.rint(electrons / conditions.gain_e_adu + PEDESTAL_ADU), 0.0, LARGEST_ADU).astype(np.uint16)
     flags = np.where(charge > FLAGGED_SIGMA * conditions.noise_e, COSMIC_RAY_FLAG, 0).astype(np.uint8)
-    return SimulatedFrame(adu, flags, _cards(field, exposure, wcs, conditions, facts), truths, facts)
+    return SimulatedFrame(adu, flags, _cards(field, exposure, wcs, conditions, facts), truths, planted, facts)
 
 
 def _conditions_of_exposure(field: _Field, exposure: int) -> Conditions:
@@ -371,6 +436,26 @@ def _pixels(places: NDArray[np.float64], sky: WCS, wcs: WCS) -> NDArray[np.float
     if not len(places):
         return places.copy()
     return np.asarray(wcs.all_world2pix(sky.all_pix2world(places, 0), 0), np.float64)
+
+
+def _plant(
+    image: NDArray[np.float32], field: _Field, wcs: WCS, spread: PointSpread, conditions: Conditions, facts: FrameFacts
+) -> tuple[PlantedTruth, ...]:
+    """Add the field's lenses, mergers and impostors to ``image`` in place; the truth of those whose middle is on it."""
+    truths = []
+    places = np.array([[one.x, one.y] for one in field.planted]).reshape(-1, 2)
+    skies = field.wcs.all_pix2world(places, 0) if len(places) else places
+    pixels = _pixels(places, field.wcs, wcs)
+    for one, row in zip(field.planted, np.column_stack([pixels, skies]).tolist(), strict=True):
+        x, y, ra, dec = (round(value, 9) for value in row)
+        if not (-0.5 <= x < facts.width - 0.5 and -0.5 <= y < facts.height - 0.5):
+            continue
+        scene = scene_of(field.conditions, field.seed, one.label, one.number)
+        add_object(image, scene, conditions, spread, x, y)
+        told = tuple(round(float(scene.truth.get(name, math.nan)), 6) for name in TOLD[one.label])
+        name = f"{field.name}-{one.label}-{one.number}"
+        truths.append(PlantedTruth(*facts[:5], name, scene.kind, x, y, ra, dec, one.label, told))
+    return tuple(truths)
 
 
 def _trails(

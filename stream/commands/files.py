@@ -97,6 +97,9 @@ def simulate_command(
     fields: Annotated[int, typer.Option(min=1, help="Fields, each of several exposures.")] = 1,
     seed: Annotated[int, typer.Option(min=0, help="Of the first field; the next has the next number.")] = 1,
     asteroids: Annotated[float, typer.Option(min=0, help="Asteroids in a CCD, on average.")] = 300.0,
+    lenses: Annotated[float, typer.Option(min=0, help="Strong lenses in a CCD, on average: lenses.csv.")] = 0.0,
+    mergers: Annotated[float, typer.Option(min=0, help="Galaxy mergers, likewise: mergers.csv.")] = 0.0,
+    impostors: Annotated[float, typer.Option(min=0, help="What is mistaken for them, likewise: impostors.csv.")] = 0.0,
     ccds: Annotated[int, typer.Option(min=1, help="CCDs of the mosaic.")] = 1,
     dithers: Annotated[int, typer.Option(min=1, help="Exposures of a field.")] = 4,
     size: Annotated[str | None, typer.Option(metavar="HxW", help="Of a CCD; the camera's own when not given.")] = None,
@@ -112,9 +115,21 @@ def simulate_command(
     shape = None if size is None else evaluation.frame_size(size)
     with training_extra():
         from models.simulate.exposure import CAMERAS, Plan, write_fields  # noqa: PLC0415 - numba compiles when it is run
+        from models.simulate.stamps import SURVEYS  # noqa: PLC0415
     if survey not in CAMERAS:
         raise typer.BadParameter(f"{survey!r}: there are {', '.join(CAMERAS)}", param_hint="--survey")
-    plan = Plan(survey, asteroids=asteroids, shape=shape, ccds=ccds, dithers=dithers)
+    if (lenses or mergers or impostors) and survey not in SURVEYS:
+        raise typer.BadParameter(f"lenses and mergers are drawn for {', '.join(SURVEYS)}", param_hint="--survey")
+    plan = Plan(
+        survey,
+        asteroids=asteroids,
+        shape=shape,
+        ccds=ccds,
+        dithers=dithers,
+        lenses=lenses,
+        mergers=mergers,
+        impostors=impostors,
+    )
     with progress_bar() as bar:
         task = bar.add_task("exposures", total=fields * dithers)
         truth = write_fields(
