@@ -14,6 +14,7 @@ from stream.commands import evaluation, linking
 from stream.commands.examination import detect_files, load, peeker, progress_bar, reader, training_extra
 from stream.commands.options import machine_errors, with_settings
 from stream.settings import Settings  # noqa: TC001 - with_settings reads the annotations
+from stream.tables import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,13 +106,20 @@ def simulate_command(
     size: Annotated[str | None, typer.Option(metavar="HxW", help="Of a CCD; the camera's own when not given.")] = None,
     compressed: Annotated[bool, typer.Option("--compressed", help="Write .fits.fz (Rice).")] = False,
     flags: Annotated[bool, typer.Option("--flags", help="With an extension of cosmic-ray flags a CCD.")] = False,
+    gallery: Annotated[
+        bool, typer.Option("--gallery", help="Instead, one page of stamps of lenses, mergers and impostors (PNG).")
+    ] = False,
 ) -> None:
     """Draw whole exposures with asteroids on them: FITS files as the instrument writes them, truth.csv, frames.csv.
 
     For example:
 
         needlestream simulate --survey euclid-vis --fields 2 --seed 900001 --out simulated
+        needlestream simulate --survey all --gallery --seed 900001 --out simulated
     """
+    if gallery:
+        _draw_gallery(out, survey, seed)
+        return
     shape = None if size is None else evaluation.frame_size(size)
     with training_extra():
         from models.simulate.exposure import CAMERAS, Plan, write_fields  # noqa: PLC0415 - numba compiles when it is run
@@ -142,6 +150,20 @@ def simulate_command(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     typer.echo(f"{fields * dithers} exposures written to {out}, their truth to {truth}")
+
+
+def _draw_gallery(out: Path, survey: str, seed: int) -> None:
+    """Write ``out/gallery.png``."""
+    with training_extra():
+        from models.simulate.gallery import draw_gallery  # noqa: PLC0415 - numba compiles when it is run
+        from models.simulate.stamps import SURVEYS  # noqa: PLC0415
+    if survey not in {*SURVEYS, "all"}:
+        raise typer.BadParameter(f"stamps are drawn for {', '.join(SURVEYS)}, all", param_hint="--survey")
+    out.mkdir(parents=True, exist_ok=True)
+    path = out / "gallery.png"
+    with replacing(path) as partial:
+        draw_gallery(survey, seed).save(partial, format="PNG")
+    typer.echo(f"written to {path}")
 
 
 @machine_errors()
