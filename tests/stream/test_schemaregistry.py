@@ -7,12 +7,15 @@ import ssl
 import fastavro
 import pytest
 
+from detector.linking import link
+from detector.sightings import catalogue
 from models.linker import load_linker
 from stream.alerts import streak_alerts
 from stream.audit import audit
 from stream.broker import BrokerError
 from stream.fields import UnreadableError, sheets
 from stream.framing import CONTAINERS, Confluent, decode, encode
+from stream.known import read_known
 from stream.linker import run_linker
 from stream.messages import CANDIDATES, EXAMINED, FRAMES, STREAKS, TRACKS, Message
 from stream.schemaregistry import RegistryError, schemas, wire
@@ -20,11 +23,13 @@ from stream.service import Limits, run_worker
 from stream.settings import load_settings
 from stream.watching.night import Night
 from tests.conftest import settings_for
+from tests.detector.test_linking import SHAPES
 from tests.secure_broker import make_authority, make_certificate
 from tests.stream.fake_registry import fake_registry
 from tests.stream.nights import exposures_of, findings_of, night, outputs_of
 from tests.stream.stand_in import EXAMINER, findings, frame_bytes, streaks
 from tests.stream.test_alerts import HEADER, MESSAGE
+from tests.stream.test_known import known_rows
 from tests.stream.topics import committed, read_all, send
 
 SECRET = "kept-under-the-hat"
@@ -150,7 +155,7 @@ def test_a_password_travels_by_https_or_within_the_machine_alone():
 
 
 @pytest.mark.kafka
-def test_worker_linker_and_audit_speak_confluent_framing(kafka_broker, registry):
+def test_worker_linker_and_audit_speak_confluent_framing_and_known_objects_are_marked(kafka_broker, registry, tmp_path):
     more = {"alert_framing": "confluent", "schema_registry_url": registry.url, "link_after_s": 0.5}
     ours = settings_for(kafka_broker, **more)
     table = night(movers=3, background=5)
@@ -158,11 +163,17 @@ def test_worker_linker_and_audit_speak_confluent_framing(kafka_broker, registry)
     found = {exposure: findings_of(table, exposure) for exposure in exposures_of(table)}
     examiner = EXAMINER.__class__(EXAMINER.read, lambda frame: found[frame.header.exposure])
     assert run_worker(ours, examiner, Limits(count=4)) == 4
-    assert run_linker(ours, load_linker(), idle_timeout_s=1) == 3
+    track = link(catalogue(table, SHAPES), load_linker()).tracks[0]
+    lines = [f"2024 AB12,{row}" for row in known_rows(table, track.rows)]
+    (tmp_path / "known.csv").write_text("\n".join(["name,time_utc,ra,dec", *lines]))
+    known = read_known(tmp_path / "known.csv", 2.0)
+    assert run_linker(ours, load_linker(), idle_timeout_s=1, known=known) == 3
     expected = {STREAKS: sum(len(one.streaks) for one in found.values()), EXAMINED: 4, TRACKS: 3}
     for topic, count in expected.items():
         values = [record.value for record in read_all(ours, topic)]
         assert len([by_hand(value, registry) for value in values]) == count
+    tracks = [by_hand(record.value, registry) for record in read_all(ours, TRACKS)]
+    assert sorted(str(record["knownAs"]) for record in tracks) == ["2024 AB12", "None", "None"]
     assert all(record.value[:3] == b"Obj" for record in read_all(ours, CANDIDATES))
     told = audit(ours, overdue_s=None, now_unix_s=2e9)
     assert (told.examined, told.alerts, told.tracks, told.problems) == (4, expected[STREAKS], 3, ())
