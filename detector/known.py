@@ -2,7 +2,8 @@
 
 The places of an object are interpolated in time on the sphere: by up to four neighbouring rows, or along the great
 circle between two. Beyond its rows it is followed by its rate where the table says rate and direction. A track is an
-object when every sighting whose time the table covers lies where the object was.
+object when two thirds of the sightings whose times the table covers, and two at least, lie where the object was: the
+rest may be pieces of its trail, measured badly.
 
 How it fails at night: a table made for another observer, or for other days, matches nothing; a track of which the table
 covers one sighting alone is not judged, for a place without a motion is chance.
@@ -12,6 +13,7 @@ Places are unit vectors ``[n, 3]``, times MJD in TAI, angles degrees.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,6 +36,8 @@ GAP_DAYS, REACH_DAYS = 2.0, 0.5
 STANDS_ARCSEC, MOMENT_DAYS = 1.0, 1.0 / 86400.0
 # How many sigmas of a sighting's place are added to the radius.
 SIGMAS = 3.0
+# Of the sightings, as a track is judged to be an object's in evaluations: so many at least, and such a share.
+LEAST, SHARE = 2, 2.0 / 3.0
 # Room for a path that bends between two rows, when rows near the sightings are looked for.
 BEND, BEND_DEG = 1.3, 0.02
 
@@ -188,10 +192,10 @@ def _matches_of(known: Known, near: I8, track: Seen, radius_arcsec: F8) -> tuple
     found = []
     for owner in sorted(owners):
         apart_arcsec = _separations(known, owner, track)
-        told = np.isfinite(apart_arcsec)
-        if told.sum() >= min(2, len(told)) and np.all(apart_arcsec[told] <= radius_arcsec[told]):
+        told = int(np.isfinite(apart_arcsec).sum())
+        if np.sum(apart_arcsec <= radius_arcsec) >= max(LEAST, math.ceil(SHARE * told)):
             found.append(Match(str(known.names[owner]), tuple(apart_arcsec.tolist())))
-    return tuple(sorted(found, key=lambda match: (np.nanmean(match.separations_arcsec), match.name)))
+    return tuple(sorted(found, key=lambda match: (np.nanmedian(match.separations_arcsec), match.name)))
 
 
 def _separations(known: Known, owner: int, track: Seen) -> F8:
