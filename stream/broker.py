@@ -36,6 +36,7 @@ from stream.batches import Unread, read_with_limit
 from stream.handshake import HandshakeError, login_options, shake_hands, tls_context
 from stream.messages import EXPIRED, Message
 from stream.oauth import TokenError
+from stream.refusals import cause_of, missing_right, sick_partitions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -135,8 +136,9 @@ def explained(settings: Settings) -> Iterator[None]:
         raise BrokerError(str(error)) from None
 
 
-def _explain(error: kafka_errors.KafkaError, settings: Settings) -> str:
+def _explain(failure: kafka_errors.KafkaError, settings: Settings) -> str:
     where = settings.bootstrap_servers
+    error = cause_of(failure)
     if isinstance(error, _THOUGHT_DEAD):
         return (
             f"the group {settings.group_id!r} gave this worker up ({error}); nothing of the frame in hand was "
@@ -144,14 +146,15 @@ def _explain(error: kafka_errors.KafkaError, settings: Settings) -> str:
             f"({settings.max_poll_interval_s:g} s), raise that"
         )
     if isinstance(error, kafka_errors.AuthorizationError):
-        return f"{where} does not allow this user what is needed: {error}"
+        return f"{where}: {missing_right(error, settings)}"
     if isinstance(error, _NOT_LET_IN):
         # The client says no more than this of a refused login or certificate: ask by hand what is wrong.
         try:
             check_reachable(settings)
         except BrokerError as reason:
             return str(reason)
-        return f"{where} lets us in and did not answer in time ({error}): overloaded, or its other brokers are away?"
+        sick = sick_partitions(client_options(settings), settings) or "Overloaded, or its other brokers are away?"
+        return f"{where} lets us in and did not answer in time ({error}). {sick}"
     return f"{where}: {error}"
 
 
@@ -159,6 +162,9 @@ _NOT_LET_IN = (
     kafka_errors.KafkaTimeoutError,
     kafka_errors.KafkaConnectionError,
     kafka_errors.SaslAuthenticationFailedError,
+    kafka_errors.NotEnoughReplicasError,
+    kafka_errors.NotEnoughReplicasAfterAppendError,
+    kafka_errors.KafkaStorageError,
 )
 _THOUGHT_DEAD = (
     kafka_errors.CommitFailedError,
@@ -241,6 +247,8 @@ class Source:
         if failure is None:
             self.notes[_partition(message)] = note
             return deaths
+        if isinstance(failure, kafka_errors.AuthorizationError):
+            raise failure
         log.warning("message put back: its beginning could not be noted", name=message.name, why=str(failure))
         self.joined = False
         if not isinstance(failure, _THOUGHT_DEAD):
@@ -457,6 +465,9 @@ class AtLeastOnce:
             self.producer.close(timeout=5)
             self.producer = KafkaProducer(**producer_options(self.settings))
             raise
+        except (kafka_errors.KafkaError, BrokerError) as error:
+            _put_back(self.source, message, error)
+            raise
         self.source.consumer.commit(next_offset(message), timeout_ms=60_000)
 
     def close(self) -> None:
@@ -478,22 +489,31 @@ class ExactlyOnce:
         self.producer.begin_transaction()
         try:
             publish(self.producer, outputs, self.settings)
-            offsets = next_offset(message)
-            within(self.patience_s, lambda: self.producer.send_offsets_to_transaction(offsets, self.source.group))
-            within(self.patience_s, self.producer.commit_transaction)
         except (kafka_errors.KafkaError, BrokerError) as error:
-            # Fenced or cut off, the abort fails as well: the coordinator then aborts by its time-out.
-            with contextlib.suppress(kafka_errors.KafkaError):
-                within(LAST_WORD_S, self.producer.abort_transaction)
+            self._abort()
             if isinstance(error, MessageTooLargeError):
                 # After a refusal the client's producer has lost count of what it sent; a new one begins anew.
                 self.producer.close(timeout=5)
                 self.producer = self._producer()
+            else:
+                _put_back(self.source, message, error)
+            raise
+        try:
+            offsets = next_offset(message)
+            within(self.patience_s, lambda: self.producer.send_offsets_to_transaction(offsets, self.source.group))
+            within(self.patience_s, self.producer.commit_transaction)
+        except kafka_errors.KafkaError:
+            self._abort()
             raise
 
     def close(self) -> None:
         """Close the producer; no transaction is open between two messages."""
         self.producer.close(timeout=5)
+
+    def _abort(self) -> None:
+        """Abort; fenced or cut off that fails as well, and the coordinator then aborts by its time-out."""
+        with contextlib.suppress(kafka_errors.KafkaError):
+            within(LAST_WORD_S, self.producer.abort_transaction)
 
     def _producer(self) -> KafkaProducer:
         """Give a producer whose transactions can begin."""
@@ -509,6 +529,12 @@ class ExactlyOnce:
         )
         producer.init_transactions()
         return producer
+
+
+def _put_back(source: Source, message: Message, error: Exception) -> None:
+    """Do not lay it to the message that its answers could not be published; not while a commit may be under way."""
+    if not isinstance(cause_of(error), _THOUGHT_DEAD):
+        source.put_back(message)
 
 
 DELIVERIES: dict[str, Callable[[Settings, Source], Delivery]] = {
@@ -610,6 +636,17 @@ def publish(producer: KafkaProducer, outputs: Sequence[Output], settings: Settin
 
     Raises ``MessageTooLargeError`` with the size that was refused.
     """
+    try:
+        return _places(_sent(producer, outputs, settings), settings)
+    except kafka_errors.KafkaError as error:
+        refused = cause_of(error)
+        if not isinstance(refused, kafka_errors.TopicAuthorizationFailedError):
+            raise
+        raise BrokerError(f"{settings.bootstrap_servers}: {missing_right(refused, settings, 'Write')}") from error
+
+
+def _sent(producer: KafkaProducer, outputs: Sequence[Output], settings: Settings) -> list[tuple[Output, Any]]:
+    """Give each message with the future of its place."""
     sent = []
     for output in outputs:
         # The client refuses a message with neither key nor value; with an empty key a tombstone stays a tombstone.
@@ -622,6 +659,11 @@ def publish(producer: KafkaProducer, outputs: Sequence[Output], settings: Settin
             partition=output.partition,
         )
         sent.append((output, future))
+    return sent
+
+
+def _places(sent: Sequence[tuple[Output, Any]], settings: Settings) -> list[tuple[int, int]]:
+    """Give the partition and offset of each message, when all are acknowledged."""
     places: list[tuple[int, int]] = []
     for output, future in sent:
         try:

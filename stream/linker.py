@@ -43,11 +43,12 @@ from stream.framing import decode
 from stream.messages import CANDIDATES, STREAKS, TRACKS, Message, Output, mjd_tai
 from stream.metrics import LinkerMetrics, serve_metrics
 from stream.schemaregistry import wire
-from stream.signals import stop_signals
+from stream.signals import Departure, stop_signals
 from stream.topics import create_missing_topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from contextlib import AbstractContextManager
 
     from kafka.structs import ConsumerGroupMetadata
 
@@ -81,11 +82,14 @@ def run_linker(
     metrics.registry.show_build("linker", metadata.version("needlestream"), {})
     serve_metrics(metrics, settings)
     with explained(settings), contextlib.ExitStack() as cleanup:
-        check_reachable(settings)
         signals = cleanup.enter_context(stop_signals())
+        departure = cleanup.enter_context(Departure(signals))
+        check_reachable(settings)
         for topic in create_missing_topics(settings):
             log.info("topic created", topic=topic)
-        linker = Linker(settings, scorer, metrics, stopping=lambda: bool(signals), known=known)
+        linker = Linker(
+            settings, scorer, metrics, stopping=lambda: bool(signals), working=departure.working, known=known
+        )
         with contextlib.closing(linker):
             log.info("linker started", group=linker_group(settings), delivery=settings.delivery)
             linker.serve(idle_timeout_s)
@@ -138,7 +142,10 @@ class Partition:
 
 
 class Linker:
-    """A member of the linkers' group; ``stopping`` says when to end, ``clock`` gives Unix time."""
+    """A member of the linkers' group; ``stopping`` says when to end, ``clock`` gives Unix time.
+
+    It is ``working`` while it depends on no broker.
+    """
 
     def __init__(
         self,
@@ -147,6 +154,7 @@ class Linker:
         metrics: LinkerMetrics,
         *,
         stopping: Callable[[], bool],
+        working: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
         clock: Callable[[], float] = time.time,
         known: KnownTable | None = None,
     ) -> None:
@@ -154,6 +162,7 @@ class Linker:
         self.scorer = scorer
         self.metrics = metrics
         self.stopping = stopping
+        self.working = working
         self.clock = clock
         self.known = known
         self.framing, self.schema_of = wire(settings)
@@ -291,7 +300,7 @@ class Linker:
 
     def _linked(self, mine: Partition) -> list[Output]:
         """Link the fields of a partition that changed; gives what is to be published."""
-        with self.metrics.link_seconds.time():
+        with self.metrics.link_seconds.time(), self.working():
             linked = mine.fields.linked(self.scorer, mjd_tai(self.clock()))
             keys, records = [key for key, _ in linked], [record for _, record in linked]
             if self.known is not None:

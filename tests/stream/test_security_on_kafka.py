@@ -10,19 +10,23 @@ import time
 import uuid
 
 import pytest
+from kafka import KafkaAdminClient
+from kafka.admin import ACL, ACLOperation, ACLPermissionType, ACLResourcePatternType, ResourcePattern, ResourceType
 from typer.testing import CliRunner
 
 from stream.broker import BrokerError, check_reachable, explained
 from stream.cli import app
+from stream.linker import run_linker
 from stream.logs import configure_logs
-from stream.messages import EXAMINED, FRAMES, Output
+from stream.messages import EXAMINED, FRAMES, STREAKS, Output
+from stream.service import Limits, run_worker
 from stream.settings import load_settings
 from stream.subscriber import Subscriber
 from stream.topics import create_missing_topics
 from tests.kafka_broker import NoKafkaError
 from tests.secure_broker import PASSWORD, USER, SecureBroker
-from tests.stream.stand_in import frame_bytes
-from tests.stream.topics import finish, send
+from tests.stream.stand_in import EXAMINER, frame_bytes
+from tests.stream.topics import finish, read_avro, send
 
 pytestmark = pytest.mark.kafka
 
@@ -128,6 +132,7 @@ def bad(listener, says, certificate=None, **more):
     return listener, says, certificate, more
 
 
+NO_LOGIN = {"security_protocol": "PLAINTEXT", "sasl_mechanism": None}
 PLAIN = {"sasl_mechanism": "PLAIN", **LOGIN}
 SCRAM = {"sasl_mechanism": "SCRAM-SHA-512", **LOGIN}
 REFUSALS = {
@@ -209,6 +214,80 @@ def test_a_password_that_is_changed_while_it_runs_is_named_when_the_client_gives
     said = capsys.readouterr().err
     assert "Bootstrap failed" in said
     assert "straw" not in said
+
+
+# --- rights -----------------------------------------------------------------------------------------------------------
+
+
+def keep_to_others(secure, kind, name, pattern=ACLResourcePatternType.LITERAL, ours=()):
+    """Give all rights on something to somebody else, and so none to us; but for ``ours``."""
+    admin = KafkaAdminClient(bootstrap_servers=secure.broker.address)
+    what = ResourcePattern(kind, name, pattern)
+    rights = [("User:somebody", ACLOperation.ALL), *((f"User:{USER}", right) for right in ours)]
+    told = admin.create_acls([ACL(who, "*", right, ACLPermissionType.ALLOW, what) for who, right in rights])
+    admin.close()
+    assert not told["failed"]
+
+
+def work(settings):
+    return run_worker(settings, EXAMINER, Limits(count=1))
+
+
+def link(settings):
+    return run_linker(settings, None, idle_timeout_s=1)
+
+
+PREFIXED, SEEN = ACLResourcePatternType.PREFIXED, {"ours": [ACLOperation.DESCRIBE]}
+# What is kept to others, by the settings; who does what; which right the error asks for.
+RIGHTS = {
+    "to write answers": (lambda s: (ResourceType.TOPIC, s.topic(STREAKS)), SEEN, work, "Write --topic {prefix}streaks"),
+    "to read frames": (lambda s: (ResourceType.TOPIC, s.topic(FRAMES)), SEEN, work, "Read --topic {prefix}frames"),
+    "to see frames": (lambda s: (ResourceType.TOPIC, s.topic(FRAMES)), {}, work, "Describe --topic {prefix}frames"),
+    "group": (lambda s: (ResourceType.GROUP, s.group_id), {}, work, "Read --group {group}"),
+    "linkers' group": (lambda s: (ResourceType.GROUP, f"{s.group_id}-linker"), {}, link, "Read --group {group}-linker"),
+    "transactions": (
+        lambda s: (ResourceType.TRANSACTIONAL_ID, f"{s.topic_prefix}{s.group_id}-", PREFIXED),
+        {},
+        work,
+        "Write --transactional-id {prefix}{group}- --resource-pattern-type prefixed",
+    ),
+}
+
+
+@pytest.mark.parametrize("kept", RIGHTS)
+def test_a_right_that_is_missing_is_named_with_the_command_that_gives_it(secure, kept):
+    what, ours, attempt, says = RIGHTS[kept]
+    settings = settings_at(secure, "LOGIN", **PLAIN)
+    send(settings, [frame_bytes()])
+    keep_to_others(secure, *what(settings), **ours)
+    with pytest.raises(BrokerError) as refusal:
+        attempt(settings)
+    said = str(refusal.value)
+    assert said.endswith(f"--operation {says.format(prefix=settings.topic_prefix, group=settings.group_id)}")
+    assert "user 'needle' lacks the right" in said
+    assert PASSWORD not in said
+
+
+def test_a_right_that_is_missing_is_not_laid_to_the_frame(secure):
+    settings = settings_at(secure, "LOGIN", **PLAIN)
+    send(settings, [frame_bytes()])
+    keep_to_others(secure, ResourceType.TOPIC, settings.topic(STREAKS), **SEEN)
+    for _ in range(4):
+        with pytest.raises(BrokerError, match="lacks the right Write"):
+            work(settings)
+    anonymous = settings.model_copy(update={"bootstrap_servers": secure.broker.address, **NO_LOGIN})
+    assert work(anonymous) == 1
+    assert len(read_avro(anonymous, EXAMINED)) == 1
+
+
+def test_topics_that_may_not_be_made_are_an_administrators_work(secure):
+    settings = settings_at(secure, "LOGIN", **PLAIN)
+    keep_to_others(secure, ResourceType.CLUSTER, "kafka-cluster")
+    keep_to_others(secure, ResourceType.TOPIC, settings.topic_prefix, PREFIXED)
+    with pytest.raises(
+        BrokerError, match=r"lacks the right Create on topic .*--operation Create --topic .*topics --create"
+    ):
+        work(settings)
 
 
 # --- tokens -----------------------------------------------------------------------------------------------------------

@@ -7,13 +7,13 @@ import threading
 from collections import Counter
 
 import pytest
-from kafka.errors import KafkaTimeoutError, ProducerFencedError
+from kafka.errors import KafkaTimeoutError, NotEnoughReplicasError, ProducerFencedError
 
-from stream.broker import ExactlyOnce, Feed, MessageTooLargeError, Source, next_offset, publish, within
+from stream.broker import ExactlyOnce, Feed, MessageTooLargeError, Source, next_offset, note_of, publish, within
 from stream.messages import EXAMINED, FRAMES, REJECTED, STREAKS, Output
 from stream.metrics import Metrics
 from stream.service import Limits, run_worker
-from stream.topics import create_missing_topics, topic_states
+from stream.topics import administration, create_missing_topics, topic_states
 from tests.conftest import settings_for
 from tests.kafka_broker import KafkaBroker
 from tests.stream.stand_in import EXAMINER, frame_bytes
@@ -316,6 +316,29 @@ def test_the_metrics_count_what_the_topics_hold(kafka_settings, monkeypatch):
     assert sample("needlestream_dropped_total", {"reason": "edge"}) == 4
     assert sample("needlestream_stage_seconds_count", {"stage": "fit"}) == 2
     assert sample("needlestream_latency_seconds_count") == 3
+
+
+def test_a_frame_whose_answers_could_not_be_published_is_put_back(kafka_broker):
+    settings = settings_for(kafka_broker, partitions=1)
+    send(settings, [frame_bytes()])
+    source = Source(settings, settings.topic(FRAMES))
+    delivery = ExactlyOnce(settings, source)
+    taken = []
+    wait_until(lambda: taken.append(source.take(0.2)) or taken[-1] is not None)
+    assert source.begin(taken[-1]) == 0
+    delivery.producer.send = lambda *_, **__: raising(NotEnoughReplicasError())()
+    with pytest.raises(NotEnoughReplicasError):
+        delivery.deliver([Output(EXAMINED, b"k", b"v")], taken[-1])
+    assert [note_of(told).worker for told in told_by_the_group(settings)] == [None]
+    delivery.close()
+    source.close()
+    assert committed(settings) == 0
+
+
+def told_by_the_group(settings):
+    """What the group keeps of the partitions that it has something of."""
+    with administration(settings) as admin:
+        return list(admin.list_group_offsets({settings.group_id: None})[settings.group_id].values())
 
 
 def test_a_step_that_the_client_never_ends_is_left_alone():
