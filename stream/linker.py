@@ -26,7 +26,7 @@ import structlog
 from kafka import KafkaProducer, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.range import RangePartitionAssignor
-from kafka.structs import OffsetAndMetadata
+from kafka.structs import MemberState, OffsetAndMetadata
 
 from stream.broker import (
     ABORT_S,
@@ -216,10 +216,10 @@ class Linker:
         """Take in what came; says whether anything did, be it other partitions."""
         batches = self.consumer.poll(timeout_ms=int(POLL_S * 1000))
         group = self.consumer.group_metadata()
-        if group.generation_id != self.group.generation_id:
+        if group.state is not MemberState.STABLE:
+            return True  # the generation comes before the partitions; what was fetched is read again
+        if group.generation_id != self.group.generation_id or not self._settled():
             self._rebuild(group)
-            return True
-        if not self._settled():
             return True
         for source, batch in batches.items():
             for record in batch:

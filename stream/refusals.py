@@ -69,7 +69,7 @@ def sick_partitions(options: Mapping[str, Any], settings: Settings) -> str | Non
         asked = [ConfigResource(ConfigResourceType.TOPIC, name) for name in names]
         told = admin.describe_configs(asked, config_filter="all")["topic"] if names else {}
         least = {name: int(told[name]["min.insync.replicas"]["value"]) for name in names}
-        sick = [line for topic in admin.describe_topics(names) for line in _sick(topic, least)] if names else []
+        sick = sorted(line for topic in admin.describe_topics(names) for line in _sick(topic, least)) if names else []
         if sick:
             more = f" (and {len(sick) - MOST_NAMED} more)" if len(sick) > MOST_NAMED else ""
             return f"{'; '.join(sick[:MOST_NAMED])}{more}. Is a broker away, or its disk full?"

@@ -284,3 +284,17 @@ def test_the_metrics_count_what_the_topics_hold(linker_settings, monkeypatch):
     assert sample("needlestream_open_fields") == 1
     lag = {"topic": linker_settings.topic(STREAKS), "partition": "0"}
     assert sample("needlestream_lag_messages", lag) == 0
+
+
+def test_a_linker_that_hears_of_the_generation_before_its_partitions_begins_with_them(linker_settings, monkeypatch):
+    """A poll may end between the two; on a busy machine it does."""
+    table = night(movers=2)
+    send_exposures(linker_settings, table, exposures_of(table))
+    linker = Linker(linker_settings, SCORER, LinkerMetrics(), stopping=lambda: False)
+    assignment, early = linker.consumer.assignment, iter(range(2))
+    monkeypatch.setattr(
+        linker.consumer, "assignment", lambda: set() if assignment() and next(early, None) is not None else assignment()
+    )
+    linker.serve(1)
+    linker.close()
+    assert final(linker_settings) == expected(table)

@@ -5,7 +5,7 @@ from kafka import errors
 
 from stream import refusals
 from stream.broker import BrokerError, explained
-from stream.messages import STREAKS
+from stream.messages import FRAMES
 from stream.refusals import cause_of, missing_right, sick_partitions
 from stream.settings import load_settings
 from stream.topics import create_missing_topics
@@ -91,4 +91,4 @@ def test_no_partition_of_a_sound_broker_is_sick(kafka_settings):
     assert sick_partitions(options, kafka_settings) is None
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(refusals, "_sick", lambda topic, least: [f"{topic['name']} {least[topic['name']]}"])
-        assert kafka_settings.topic(STREAKS) + " 1" in sick_partitions(options, kafka_settings)
+        assert f"{kafka_settings.topic(FRAMES)} 1; " in sick_partitions(options, kafka_settings)
