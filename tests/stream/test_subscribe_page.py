@@ -89,19 +89,44 @@ def environment(tmp_path):
     return {"PATH": path, "HOME": str(tmp_path), "PYTHONUNBUFFERED": "1", "PYTHONWARNINGS": "ignore"}
 
 
-def run(name, settings, tmp_path, **more):
-    """What an example prints until it ends by itself."""
-    done = subprocess.run(
-        command(name, settings, tmp_path, **more),
-        capture_output=True,
+def start(name, settings, folder, **more):
+    return subprocess.Popen(
+        command(name, settings, folder, **more),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        cwd=tmp_path,
-        env=environment(tmp_path),
-        timeout=PATIENCE_S,
-        check=False,
+        cwd=folder,
+        env=environment(folder),
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+
+
+def said(process):
+    """What an example prints until it ends by itself."""
+    printed, complaints = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, complaints
+    return printed
+
+
+def run(name, settings, folder):
+    return said(start(name, settings, folder))
+
+
+@pytest.fixture(scope="module")
+def started(stream, kafka_broker, tmp_path_factory):
+    """The examples that wait some seconds for more, all at once, each with its folder."""
+    with fake_registry() as registry:
+        framed = settings_for(kafka_broker, alert_framing="confluent", schema_registry_url=registry.url)
+        send(framed, alerts(2, wire(framed)[0]))
+        folders = {name: tmp_path_factory.mktemp(name) for name in ("tracks", "cutouts", "registry")}
+        processes = {
+            "tracks": start("tracks", stream, folders["tracks"]),
+            "cutouts": start("cutouts", stream, folders["cutouts"]),
+            "registry": start("registry", framed, folders["registry"], registry_url=registry.url),
+        }
+        yield {name: (process, folders[name]) for name, process in processes.items()}
+        for process in processes.values():
+            process.kill()
+            process.communicate()
 
 
 def ids(count):
@@ -111,40 +136,32 @@ def ids(count):
 def test_every_example_of_the_page_is_run_here():
     assert PAGE.read_text(encoding="utf-8").count("```") == 2 * len(EXAMPLES)
     here = Path(__file__).read_text(encoding="utf-8")
-    assert all(f'run("{name}"' in here or f'command("{name}"' in here for name in EXAMPLES)
+    assert all(f'run("{name}"' in here or f'start("{name}"' in here for name in EXAMPLES)
 
 
 def test_a_program_gets_each_live_alert_once_and_no_aborted_one(stream, tmp_path):
-    with subprocess.Popen(
-        command("alerts", stream, tmp_path),
-        cwd=tmp_path,
-        env=environment(tmp_path),
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as running:
+    with start("alerts", stream, tmp_path) as running:
         lines = [running.stdout.readline().split() for _ in range(3)]
         running.kill()
     assert sorted(line[0] for line in lines) == sorted(ids(3))
     assert float(lines[0][1]) == pytest.approx(150.0, abs=0.1)
 
 
-def test_the_newest_version_of_each_track(stream, tmp_path):
-    lines = [line.split() for line in run("tracks", stream, tmp_path).splitlines()]
+def test_the_newest_version_of_each_track(started):
+    lines = [line.split() for line in said(started["tracks"][0]).splitlines()]
     assert [(line[1], line[4]) for line in lines] == [("4", "None"), ("4", "None")]
 
 
-def test_cut_outs_become_files_with_the_streak_in_their_middle(stream, tmp_path):
-    lines = run("cutouts", stream, tmp_path).splitlines()
+def test_cut_outs_become_files_with_the_streak_in_their_middle(started):
+    process, folder = started["cutouts"]
+    lines = said(process).splitlines()
     assert len(lines) == 4
     assert "mid-point at column 3" in lines[0]
-    assert len(list(tmp_path.glob("*.fits"))) == 4
+    assert len(list(folder.glob("*.fits"))) == 4
 
 
-def test_alerts_that_need_a_registry(kafka_broker, tmp_path):
-    with fake_registry() as registry:
-        settings = settings_for(kafka_broker, alert_framing="confluent", schema_registry_url=registry.url)
-        send(settings, alerts(2, wire(settings)[0]))
-        lines = run("registry", settings, tmp_path, registry_url=registry.url).splitlines()
+def test_alerts_that_need_a_registry(started):
+    lines = said(started["registry"][0]).splitlines()
     assert sorted(line.split()[0] for line in lines) == sorted(ids(2))
 
 
