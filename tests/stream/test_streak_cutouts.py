@@ -16,6 +16,7 @@ from detector.frame import Frame, MaskBit
 from detector.streaks import empty
 from stream.alerts import MOST_CUTOUTS, streak_alerts, streak_cutouts
 from stream.framing import decode
+from stream.service import Examiner, answer_to
 from tests.stream.stand_in import EXAMINER, findings
 from tests.stream.test_alerts import MESSAGE
 from tests.stream.test_skycells import header_at
@@ -112,6 +113,14 @@ def test_the_bytes_are_the_same_each_time_and_none_are_sent_unless_wanted():
     assert EXAMINER.cutout_px == 0
     many = streak_cutouts(frame, np.repeat(rows, MOST_CUTOUTS + 1), 8)
     assert len(many) == MOST_CUTOUTS
+
+
+def test_a_worker_that_is_told_to_sends_them():
+    frame, rows = frame_with(ENDS[0])
+    told = Examiner(lambda *_, **__: [frame], lambda one: findings(one.header, rows))
+    for cutout_px in (0, 64):
+        alert, *_ = answer_to(MESSAGE, replace(told, cutout_px=cutout_px)).outputs
+        assert (decode(alert.value)[0]["cutoutScience"] is None) == (cutout_px == 0)
 
 
 coordinates = st.floats(-1e5, 1e5)
