@@ -38,6 +38,8 @@ AFTERMATH = 8.0  # how long the remnant is followed: then its tails have faded
 COULOMB_LOGARITHM = 0.6
 DISPERSION = 0.6
 NEIGHBOURS = 8
+# Scale lengths from both nuclei beyond which a disc's particle is counted to the tides.
+TIDES_BEYOND = 5.0
 # Snapshots of an encounter, from first passage on.
 SNAPSHOTS = 9
 
@@ -65,8 +67,9 @@ class Snapshot:
     """Particles at one moment. ``places`` float32 ``[n, 3]``; ``spread`` ``[n]``, the distance to their neighbours.
 
     ``galaxy`` int8 ``[n]`` 0 or 1; ``bulge`` bool ``[n]``; ``azimuth`` and ``radius`` ``[n]`` in the plane of the own
-    disc about the own centre (for spiral arms); ``centres`` ``[2, 3]``. ``stage`` is 0 at first passage, 1 at
-    coalescence, NaN for an isolated galaxy; ``mass_ratio`` of the second to the first.
+    disc about the own centre (for spiral arms); ``tidal`` bool ``[n]``: of a disc, and beyond ``TIDES_BEYOND`` of both
+    nuclei; ``centres`` ``[2, 3]``. ``stage`` is 0 at first passage, 1 at coalescence, NaN for an isolated galaxy;
+    ``mass_ratio`` of the second to the first.
     """
 
     places: NDArray[np.float32]
@@ -75,6 +78,7 @@ class Snapshot:
     bulge: NDArray[np.bool_]
     azimuth: NDArray[np.float32]
     radius: NDArray[np.float32]
+    tidal: NDArray[np.bool_]
     centres: NDArray[np.float64]
     stage: float
     mass_ratio: float
@@ -229,6 +233,7 @@ def isolated(bank: str, index: int) -> Snapshot:
         bulge=bulge,
         azimuth=np.arctan2(places[:, 1], places[:, 0]).astype(np.float32),
         radius=np.hypot(places[:, 0], places[:, 1]).astype(np.float32),
+        tidal=np.zeros(len(places), np.bool_),
         centres=np.zeros((2, 3)),
         stage=math.nan,
         mass_ratio=math.nan,
@@ -300,6 +305,7 @@ def _snapshot(
     mass: float,
 ) -> Snapshot:
     plane = np.empty((len(places), 3))
+    away = [np.linalg.norm(places - centres[k], axis=1) / math.sqrt((1.0, mass)[k]) for k in (0, 1)]
     for k, frame in enumerate(frames):
         plane[galaxy == k] = (places[galaxy == k] - centres[k]) @ frame / math.sqrt((1.0, mass)[k])
     return Snapshot(
@@ -309,6 +315,7 @@ def _snapshot(
         bulge=bulge,
         azimuth=np.arctan2(plane[:, 1], plane[:, 0]).astype(np.float32),
         radius=np.hypot(plane[:, 0], plane[:, 1]).astype(np.float32),
+        tidal=(np.minimum(*away) > TIDES_BEYOND) & ~bulge,
         centres=centres,
         stage=stage,
         mass_ratio=mass,

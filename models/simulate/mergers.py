@@ -4,9 +4,9 @@ One painter draws all of them: the same particles, the same smoothing, the same 
 non-mergers drawn with smooth formulae, a network would learn the grain of the particles. What is left to tell them by
 is what tides do; and every non-merger is made like a merger that was drawn for it, as bright and as large.
 
-The stated cut: a merger's *tides* are the light of disc particles farther than ``TIDES_BEYOND`` scale lengths from
-either nucleus. Where, smoothed over ``SMOOTHED_PX`` pixels, they are above two sigma of the sky, they have a
-signal-to-noise of ``FAINTEST_TIDES`` in all. What fails is neither a merger nor a non-merger: it is not drawn at all.
+The stated cut: a merger's *tides* are the light of disc particles farther than ``encounters.TIDES_BEYOND`` scale
+lengths from both nuclei. Where, smoothed over ``SMOOTHED_PX`` pixels, they are above two sigma of the sky, they have a
+signal-to-noise of ``FAINTEST_TIDES`` in all. What fails ``TRIES`` times is drawn nevertheless: one in twelve or so.
 """
 
 from __future__ import annotations
@@ -46,10 +46,9 @@ LARGER_ALONE = 1.3
 # An undisturbed galaxy's stars far out, for its light and in scale lengths: as many as tides bring there, but evenly.
 HALO, HALO_LENGTHS = (0.0, 0.07), (3.0, 7.0)
 # The cut.
-TIDES_BEYOND = 5.0
 SMOOTHED_PX = 5
 FAINTEST_TIDES = 25.0
-TRIES = 16
+TRIES = 24
 # Snapshots with a smaller share of their particles in tides are not even painted.
 LEAST_TIDES = 0.06
 # As in ``models.training.scenes``: seeds from here on are for evaluation.
@@ -73,7 +72,7 @@ LAWS = {
 }
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, fastmath=True)
 def _add_particles(
     image: NDArray[np.float32],
     x: NDArray[np.float32],
@@ -83,25 +82,28 @@ def _add_particles(
 ) -> None:
     """Each particle as (1 - (d / blur)^2)^2, its pixels summing to its weight."""
     height, width = image.shape
+    nought = np.float32(0.0)
     for n in range(x.shape[0]):
         h = blur[n]
         left, right = int(math.ceil(x[n] - h)), int(math.floor(x[n] + h))
         top, bottom = int(math.ceil(y[n] - h)), int(math.floor(y[n] + h))
         if weight[n] <= 0.0 or right < 0 or bottom < 0 or left >= width or top >= height:
             continue
-        total = math.pi * h * h / 3.0
+        narrow = np.float32(1.0) / (h * h)
+        total = np.float32(math.pi) * h * h / np.float32(3.0)
         if h < 4.0:  # the sum of few pixels is not the integral
-            total = 0.0
+            total = nought
             for i in range(top, bottom + 1):
+                row = np.float32(1.0) - (np.float32(i) - y[n]) ** 2 * narrow
                 for j in range(left, right + 1):
-                    d = 1.0 - ((i - y[n]) ** 2 + (j - x[n]) ** 2) / (h * h)
-                    if d > 0.0:
-                        total += d * d
+                    total += max(row - (np.float32(j) - x[n]) ** 2 * narrow, nought) ** 2
+        level = weight[n] / total
+        left, right = max(0, left), min(width - 1, right)
         for i in range(max(0, top), min(height - 1, bottom) + 1):
-            for j in range(max(0, left), min(width - 1, right) + 1):
-                d = 1.0 - ((i - y[n]) ** 2 + (j - x[n]) ** 2) / (h * h)
-                if d > 0.0:
-                    image[i, j] += np.float32(weight[n] * d * d / total)
+            row = np.float32(1.0) - (np.float32(i) - y[n]) ** 2 * narrow
+            line = image[i]
+            for j in range(left, right + 1):
+                line[j] += level * max(row - (np.float32(j) - x[n]) ** 2 * narrow, nought) ** 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,22 +117,22 @@ class Merger:
 def draw_merger(
     view: View, rng: np.random.Generator, *, seed: int, group: int, settings: str = "training", exposures: int = 1
 ) -> Merger:
-    """An encounter from a random direction that passes the cut in a stack of ``exposures``; the best if none does.
+    """An encounter from a random direction that passes the cut in a stack of ``exposures``; the last if none does.
 
     ``seed`` and ``group`` say which encounters are in turn.
     """
     bank = bank_of(seed, settings)
-    drawn: list[Merger] = []
-    for _ in range(TRIES):
+    for attempt in range(TRIES):
         index = (group * IN_TURN + int(rng.integers(IN_TURN)) + seed % 7) % BANKS[bank].count
         snapshots = encounter(bank, index)
         snapshot = snapshots[int(rng.integers(len(snapshots)))]
-        if drawn and _tidal(snapshot).mean() < LEAST_TIDES:
+        last = attempt == TRIES - 1
+        if snapshot.tidal.mean() < LEAST_TIDES and not last:
             continue
-        drawn.append(paint_merger(view, rng, snapshot, settings=settings, exposures=exposures))
-        if drawn[-1].scene.truth["snr"] >= FAINTEST_TIDES:
+        merger = paint_merger(view, rng, snapshot, settings=settings, exposures=exposures, anyway=last)
+        if merger.scene.truth["snr"] >= FAINTEST_TIDES:
             break
-    return max(drawn, key=lambda merger: merger.scene.truth["snr"])
+    return merger
 
 
 def bank_of(seed: int, settings: str) -> str:
@@ -141,9 +143,18 @@ def bank_of(seed: int, settings: str) -> str:
 
 
 def paint_merger(
-    view: View, rng: np.random.Generator, snapshot: Snapshot, *, settings: str = "training", exposures: int = 1
+    view: View,
+    rng: np.random.Generator,
+    snapshot: Snapshot,
+    *,
+    settings: str = "training",
+    exposures: int = 1,
+    anyway: bool = True,
 ) -> Merger:
-    """One snapshot of an encounter, from a random direction, the brighter nucleus at the middle."""
+    """One snapshot of an encounter, from a random direction, the brighter nucleus at the middle.
+
+    Of one that fails the cut only the tides are painted, unless it is wanted ``anyway``.
+    """
     law = LAWS[settings]
     magnitude = draw_magnitude(rng, view.conditions.kind, large=True) + law.fainter_mag
     unit = WIDER * draw_radius_arcsec(rng, magnitude) * view.points_per_arcsec / 1.68
@@ -151,10 +162,10 @@ def paint_merger(
     weight = _weights(rng, snapshot, law)
     share = float(weight[snapshot.galaxy == 1].sum() / weight.sum())
     middle = snapshot.centres[0 if share <= 0.5 else 1] @ turn.T
-    light, tides = empty(view), empty(view)
     flux = view.conditions.electrons(magnitude)
-    placed = _paint(rng, light, snapshot, weight, turn, near_middle(view, rng), middle, unit, flux, law)
-    _add_particles(tides, *(part[_tidal(snapshot)] for part in placed))
+    placed = _place(rng, snapshot, weight, turn, near_middle(view, rng), middle, unit, flux, law)
+    tides = empty(view)
+    _add_particles(tides, *(part[np.flatnonzero(snapshot.tidal)] for part in placed))
     apart = np.hypot(*((snapshot.centres[1] - snapshot.centres[0]) @ turn.T)[:2]) * unit
     truth = {
         "magnitude": magnitude,
@@ -163,17 +174,11 @@ def paint_merger(
         "mass_ratio": snapshot.mass_ratio,
         "separation_arcsec": apart / view.points_per_arcsec,
     }
+    if truth["snr"] < FAINTEST_TIDES and not anyway:
+        return Merger(Scene("merger", tides, truth=truth), unit)
+    light = empty(view)
+    _add_particles(light, *placed)
     return Merger(Scene("merger", light, truth=truth), unit)
-
-
-def _tidal(snapshot: Snapshot) -> NDArray[np.bool_]:
-    """Which particles are those of tides."""
-    scales = (1.0, math.sqrt(snapshot.mass_ratio))
-    away = [
-        np.linalg.norm(snapshot.places - centre, axis=1) / scale
-        for centre, scale in zip(snapshot.centres, scales, strict=True)
-    ]
-    return np.asarray((np.minimum(*away) > TIDES_BEYOND) & ~snapshot.bulge, np.bool_)
 
 
 def _tides_snr(view: View, tides: NDArray[np.float32], exposures: int) -> float:
@@ -210,7 +215,8 @@ def draw_non_merger(
             unit *= math.sqrt(share / (1.0 - share)) * math.exp(0.25 * rng.standard_normal())
             truth["separation_arcsec"] = apart / view.points_per_arcsec
         weight = _weights(rng, snapshot, law)
-        _paint(rng, light, snapshot, weight, rotation(rng), where, np.zeros(3), unit, flux * part, law)
+        placed = _place(rng, snapshot, weight, rotation(rng), where, np.zeros(3), unit, flux * part, law)
+        _add_particles(light, *placed)
     halo = flux * rng.uniform(*HALO)
     radius, ratio = rng.uniform(*HALO_LENGTHS) * like.unit, rng.uniform(0.6, 1.0)
     add_sersic(light, *place, halo, radius, 1.0, ratio, rng.uniform(0.0, math.pi))
@@ -241,9 +247,8 @@ def _weights(rng: np.random.Generator, snapshot: Snapshot, law: StarFormation) -
     return (weight / weight.sum()).astype(np.float32)
 
 
-def _paint(
+def _place(
     rng: np.random.Generator,
-    light: NDArray[np.float32],
     snapshot: Snapshot,
     weight: NDArray[np.float32],
     turn: NDArray[np.float64],
@@ -253,9 +258,9 @@ def _paint(
     flux: float,
     law: StarFormation,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """A snapshot's light added in place: smooth particles, and knots of young stars about some of the disc's.
+    """Where a snapshot's light is: smooth particles, and after them knots of young stars about some of the disc's.
 
-    Gives the particles' x, y (grid points), light and blur.
+    Gives x, y (grid points), light and blur of each.
     """
     seen = snapshot.places @ turn.T.astype(np.float32)
     x = ((seen[:, 0] - middle[0]) * unit + place[0]).astype(np.float32)
@@ -268,10 +273,11 @@ def _paint(
     # Bulges that are nearly all of the light have no young stars beside them.
     young *= float(weight[disc].sum())
     smooth = weight * np.float32(flux * (1.0 - young))
-    _add_particles(light, x, y, smooth, blur)
-    if knots:
-        chosen = rng.choice(disc, knots, p=weight[disc] / weight[disc].sum())
-        shares = rng.dirichlet(np.full(knots, 1.0)) * young * flux
-        sizes = np.clip(unit * np.array([spread_evenly(rng, 0.05, 0.35) for _ in chosen]), *BLUR_POINTS)
-        _add_particles(light, x[chosen], y[chosen], shares.astype(np.float32), sizes.astype(np.float32))
+    if not knots:
+        return x, y, smooth, blur
+    chosen = rng.choice(disc, knots, p=weight[disc] / weight[disc].sum())
+    shares = (rng.dirichlet(np.full(knots, 1.0)) * young * flux).astype(np.float32)
+    sizes = np.clip(unit * np.array([spread_evenly(rng, 0.05, 0.35) for _ in chosen]), *BLUR_POINTS).astype(np.float32)
+    knotted = ((x, x[chosen]), (y, y[chosen]), (smooth, shares), (blur, sizes))
+    x, y, smooth, blur = (np.concatenate(pair) for pair in knotted)
     return x, y, smooth, blur

@@ -44,5 +44,5 @@ def test_lenses_and_mergers_can_be_recognised_and_the_rest_says_nothing_of_it(le
     truth = [{name: float(column[k]) for name, column in lenses.truth.items()} for k in range(1, 240, 2)]
     assert np.mean([recognisable(row) for row in truth]) > 0.97
     tides = mergers.truth["snr"]
-    assert np.mean(tides[1::2] >= FAINTEST_TIDES) > 0.6
+    assert np.mean(tides[1::2] >= FAINTEST_TIDES) > 0.8
     assert np.isnan(tides[0::2]).all()
