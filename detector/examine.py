@@ -8,12 +8,13 @@ cannot be read never gets here (``BadFrame``), and what cannot be measured is nu
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from detector.astrometry import on_the_sky
+from detector.candidates import find_candidates
 from detector.elsewhere import moved, same_sky, with_others
 from detector.gridlines import along_the_grid, grid_doubted
 from detector.preparation import prepare
@@ -21,7 +22,7 @@ from detector.repeats import first_rows
 from detector.spikes import bright_stars, doubted, doubted_by_angle, lies_along, points_at_star, spike_angles
 from detector.stopwatch import Stopwatch
 from detector.streakcandidates import candidates, judged
-from detector.streaks import MAX_STREAKS_PER_FRAME, Findings, StreakFlag
+from detector.streaks import MAX_STREAKS_PER_FRAME, Findings, StreakFlag, empty
 from detector.streaktable import at_border, tabulated
 
 if TYPE_CHECKING:
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from detector.candidates import ClassNetworks
     from detector.frame import Frame
     from detector.preparation import Prepared
+    from detector.psf import Psf
     from detector.streakcandidates import Method
     from detector.streaknetwork import StreakNetwork
 
@@ -47,7 +50,8 @@ class Search:
     ``threshold`` is the lowest score published (0.2: at most one false streak in a simulated empty frame,
     docs/results.md); 0 gives every proposal, at most 20,000. Above ``many_streaks`` a frame is flagged and only so
     many, the best, are given (unless the threshold is 0). ``link_threshold`` asks for candidates besides: what is not
-    published and has at least this score. ``expected_streaks_per_frame``: None takes the survey's.
+    published and has at least this score. ``expected_streaks_per_frame``: None takes the survey's. Without ``streaks``
+    none are looked for.
     """
 
     method: Method = "both"
@@ -55,15 +59,19 @@ class Search:
     many_streaks: int = 500
     expected_streaks_per_frame: float | None = None
     link_threshold: float | None = None
+    streaks: bool = True
 
 
-def examine(frame: Frame, network: StreakNetwork, search: Search) -> Findings:
-    """Give what one frame shows; streaks best first."""
+def examine(frame: Frame, network: StreakNetwork, search: Search, classes: ClassNetworks | None = None) -> Findings:
+    """Give what one frame shows; streaks best first, lenses and mergers where ``classes`` has their networks."""
     done = Stopwatch()
-    return search_frame(prepare(frame, network, done), network, search, done=done)
+    ready = prepare(frame, network, done)
+    return with_classes(search_frame(ready, network, search, done=done), ready, classes, done)
 
 
-def examine_together(frames: Sequence[Frame], network: StreakNetwork, search: Search) -> Iterator[Findings]:
+def examine_together(
+    frames: Sequence[Frame], network: StreakNetwork, search: Search, classes: ClassNetworks | None = None
+) -> Iterator[Findings]:
     """Give what each of several exposures of one field shows, in order; each tells the others what stands still."""
     watches = [Stopwatch() for _ in frames]
     ready = []
@@ -73,7 +81,7 @@ def examine_together(frames: Sequence[Frame], network: StreakNetwork, search: Se
     for one, done in zip(ready, watches, strict=True):
         done.restart()
         others = [other for other in ready if other is not one and same_sky(one, other)]
-        yield search_frame(one, network, search, others=others, done=done)
+        yield with_classes(search_frame(one, network, search, others=others, done=done), one, classes, done)
 
 
 def search_frame(
@@ -91,6 +99,8 @@ def search_frame(
     header, psf = ready.header, ready.psf
     if psf.n_stars == 0:
         flags.append("psf-from-profile")
+    if not search.streaks:
+        return described(ready, psf, done.seconds, tuple(flags))
     most = MAX_STREAKS_PER_FRAME if search.threshold <= 0 else min(CANDIDATES_PER_FRAME, MAX_STREAKS_PER_FRAME)
     found = candidates(
         ready.padded, header.shape, network, ready.sky, psf, most, mask=ready.mask, method=search.method, done=done
@@ -120,16 +130,41 @@ def search_frame(
     streaks["flags"][aligned[rows]] |= np.uint32(StreakFlag.ALIGNED)
     streaks = on_the_sky(streaks, found.fits.covariance[:, :4, :4], header)
     done("astrometry")
-    return Findings(
-        header=header,
+    return replace(
+        described(ready, found.psf, done.seconds, tuple(flags)),
         streaks=streaks[:published],
+        dropped={reason: count for reason, count in dropped.items() if count},
+        candidates=streaks[published:],
+    )
+
+
+def described(ready: Prepared, psf: Psf, seconds: dict[str, float], flags: tuple[str, ...]) -> Findings:
+    """Findings without a streak: what is known of a frame before anything is looked for."""
+    return Findings(
+        header=ready.header,
+        streaks=empty(0),
         background_e=float(np.median(ready.sky.background)),
         noise_e=float(np.median(ready.sky.noise)),
-        psf_fwhm_px=found.psf.fwhm_px,
-        dropped={reason: count for reason, count in dropped.items() if count},
+        psf_fwhm_px=psf.fwhm_px,
+        dropped={},
+        seconds=seconds,
+        flags=flags,
+    )
+
+
+def with_classes(findings: Findings, ready: Prepared, classes: ClassNetworks | None, done: Stopwatch) -> Findings:
+    """The findings with the lenses and mergers of the same frame."""
+    if classes is None:
+        return findings
+    found = find_candidates(ready.whitened, ready.header, classes, done)
+    return replace(
+        findings,
+        lenses=found.lenses,
+        mergers=found.mergers,
+        models=classes.models,
+        dropped={**findings.dropped, **found.dropped},
         seconds=done.seconds,
-        flags=tuple(flags),
-        candidates=streaks[published:],
+        flags=(*findings.flags, *found.flags),
     )
 
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from detector.classtable import empty_candidates
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -102,7 +104,9 @@ class Findings:
     ``streaks`` is an array of ``STREAK``, best first; ``dropped`` counts by reason what the filters took away;
     ``seconds`` by stage; ``flags`` are the frame's own words (``header.flags`` and what the examination added, such as
     ``many-streaks``). ``candidates`` are more rows, not streaks to be published: what only linking can tell, best
-    first. ``background_e`` and ``noise_e`` are medians over the mesh, electrons a pixel.
+    first. ``lenses`` and ``mergers`` are arrays of ``detector.classtable.CANDIDATE``; ``models`` says by these words
+    which network judged, and lacks what was not looked for. ``background_e`` and ``noise_e`` are medians over the
+    mesh, electrons a pixel.
     """
 
     header: FrameHeader
@@ -114,3 +118,6 @@ class Findings:
     seconds: Mapping[str, float]
     flags: tuple[str, ...]
     candidates: NDArray[np.void] = field(default_factory=lambda: empty(0))
+    lenses: NDArray[np.void] = field(default_factory=empty_candidates)
+    mergers: NDArray[np.void] = field(default_factory=empty_candidates)
+    models: Mapping[str, str] = field(default_factory=dict)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from detector.frame import Frame, FrameHeader
     from detector.streaks import Findings
+    from stream.candidatetable import Class
 
     Peek = Callable[[Path], FrameHeader]
     Read = Callable[[Path], Iterable[Frame | BadFrame]]
@@ -44,11 +45,12 @@ FITS_SUFFIXES = (".fits", ".fit", ".fts", ".fz", ".fits.gz", ".fit.gz", ".fts.gz
 
 @dataclass(frozen=True)
 class Output:
-    """Where a run writes, the streaks' format, and whether it draws each frame."""
+    """Where a run writes, the format, whether it draws each frame, and what has tables besides the streaks."""
 
     folder: Path
     kind: Format
     pictures: bool
+    classes: tuple[Class, ...] = ()
 
 
 def fits_files(paths: Sequence[Path]) -> list[Path]:
@@ -190,7 +192,7 @@ def run_batch(
     """
     refused: list[Refused] = []
     with (
-        streak_output(output.folder, output.kind, root) as add_streaks,
+        streak_output(output.folder, output.kind, root, output.classes) as add_streaks,
         frame_list(output.folder / "frames.csv") as add_frame,
     ):
         for outcome in outcomes:

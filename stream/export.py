@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import csv
 import os
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stream.tables import csv_table, ecsv_table, parquet_table, replacing, utc_text
+from stream.candidatetable import LAYOUTS, rows_of
+from stream.tables import STREAK_LAYOUT, csv_table, ecsv_table, parquet_table, replacing, utc_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from detector.frame import FrameHeader
     from detector.streaks import Findings
-    from stream.tables import Add
+    from stream.candidatetable import Class
+    from stream.tables import Add, Layout
 
 
 class Format(StrEnum):
@@ -44,6 +46,7 @@ class Refused:
     detail: str
 
 
+COLOURS: dict[Class, str] = {"lenses": "yellow", "mergers": "cyan"}
 FRAME_NAMES = (
     "frame",
     "extension",
@@ -57,6 +60,8 @@ FRAME_NAMES = (
     "noise_e",
     "psf_fwhm_px",
     "seconds",
+    "lenses",
+    "mergers",
     "flags",
     "reason",
     "detail",
@@ -79,23 +84,33 @@ def file_stem(header: FrameHeader, root: Path) -> str:
 
 
 @contextmanager
-def streak_output(folder: Path, kind: Format, root: Path) -> Iterator[Add]:
+def streak_output(folder: Path, kind: Format, root: Path, classes: Sequence[Class] = ()) -> Iterator[Add]:
     """Lend the function that takes the findings of one frame after the other, in the wanted format.
 
-    A table becomes ``folder/streaks.SUFFIX``; DS9 regions become one ``.reg`` a frame, for their coordinates belong to
-    one image.
+    A table becomes ``folder/streaks.SUFFIX``, beside it ``lenses`` and ``mergers`` where they are looked for; DS9
+    regions become one ``.reg`` a frame, for their coordinates belong to one image.
     """
     if kind is Format.DS9:
         folder.mkdir(parents=True, exist_ok=True)
         yield lambda findings: write_regions(folder / f"{file_stem(findings.header, root)}.reg", findings)
         return
     tables = {Format.CSV: csv_table, Format.ECSV: ecsv_table, Format.PARQUET: parquet_table}
-    with tables[kind](folder / f"streaks.{kind.value}") as add:
-        yield add
+    with ExitStack() as stack:
+        layouts: dict[str, Layout] = {"streaks": STREAK_LAYOUT, **{name: LAYOUTS[name] for name in classes}}
+        adds = [
+            stack.enter_context(tables[kind](folder / f"{name}.{kind.value}", layout))
+            for name, layout in layouts.items()
+        ]
+
+        def add_all(findings: Findings) -> None:
+            for add in adds:
+                add(findings)
+
+        yield add_all
 
 
 def write_regions(path: Path, findings: Findings) -> None:
-    """Write the streaks of one frame as DS9 lines with their scores; DS9 counts pixels from 1."""
+    """Write the streaks of one frame as DS9 lines, lenses and mergers as circles; DS9 counts pixels from 1."""
     streaks = findings.streaks
     lines = ["# Region file format: DS9 version 4.1", "global color=green width=1", "image"]
     lines += [
@@ -103,6 +118,12 @@ def write_regions(path: Path, findings: Findings) -> None:
         f" # line=0 0 text={{{row['score']:.3f}}}"
         for row in streaks
     ]
+    for name in LAYOUTS:
+        lines += [
+            f"circle({row['x'] + 1:.2f},{row['y'] + 1:.2f},20) # color={COLOURS[name]}"
+            f" text={{{name} {row['probability']:.3f}}}"
+            for row in rows_of(findings, name)
+        ]
     with replacing(path) as partial:
         partial.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -146,5 +167,6 @@ def _examined_line(findings: Findings) -> dict[str, object]:
         "noise_e": f"{findings.noise_e:.5g}",
         "psf_fwhm_px": f"{findings.psf_fwhm_px:.3f}",
         "seconds": f"{sum(findings.seconds.values()):.3f}",
+        **{name: len(rows_of(findings, name)) for name in LAYOUTS if name in findings.models},
         "flags": " ".join(findings.flags),
     }

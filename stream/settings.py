@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 ENVIRONMENT_PREFIX = "NEEDLESTREAM_"
+CLASSES = ("asteroids", "lenses", "mergers")
 
 
 class SettingsError(Exception):
@@ -53,6 +54,20 @@ class Settings(BaseSettings):
         gt=0,
         le=1,
         description="Lowest score of the candidates that the linker gets besides the streaks; 1: none.",
+    )
+    classes: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("asteroids",), description="What is looked for: any of asteroids, lenses, mergers, separated by commas."
+    )
+    lens_threshold: float | None = Field(
+        None, ge=0, le=1, description="Lowest probability of a lens that is published; empty: the network's own."
+    )
+    merger_threshold: float | None = Field(
+        None, ge=0, le=1, description="Lowest probability of a merger that is published; empty: the network's own."
+    )
+    lens_weights: str = Field("denselens", description="The lenses' network: a shipped name or a .safetensors file.")
+    merger_weights: str = Field("merger", description="The mergers' network: a shipped name or a .safetensors file.")
+    discriminator_weights: str = Field(
+        "discriminator", description="The network in front of both: a shipped name or a .safetensors file."
     )
     field_timeout_s: float = Field(
         7200, gt=0, description="A field of which nothing came for so long is closed with what it has."
@@ -154,6 +169,16 @@ class Settings(BaseSettings):
         None, description="PEM file of the authority that signed the registry's certificate."
     )
     log_format: Literal["console", "json"] = Field("console", description="console for people, json for machines.")
+
+    @field_validator("classes", mode="before")
+    @classmethod
+    def _split_classes(cls, value: Any) -> Any:
+        parts = value.split(",") if isinstance(value, str) else value
+        wanted = tuple(dict.fromkeys(str(part).strip() for part in parts if str(part).strip()))
+        unknown = [word for word in wanted if word not in CLASSES]
+        if unknown or not wanted:
+            raise ValueError(f"{', '.join(unknown) or 'nothing'} is looked for; there are {', '.join(CLASSES)}")
+        return wanted
 
     @field_validator("claim_roots", mode="before")
     @classmethod

@@ -127,14 +127,24 @@ def cells(findings: Findings) -> dict[str, list[Any]]:
     return table
 
 
-def texts(findings: Findings) -> Iterator[tuple[str, ...]]:
-    """The rows of one frame as CSV and ECSV write them; an unknown value is the empty text."""
-    table = cells(findings)
-    written = [
-        ["" if value is None else format(value, column.digits or "") for value in table[column.name]]
-        for column in COLUMNS
-    ]
-    return zip(*written, strict=True)
+@dataclass(frozen=True)
+class Layout:
+    """A kind of table: its columns, and what gives their plain values for one frame."""
+
+    columns: tuple[Column, ...]
+    cells: Callable[[Findings], dict[str, list[Any]]]
+
+    def texts(self, findings: Findings) -> Iterator[tuple[str, ...]]:
+        """The rows of one frame as CSV and ECSV write them; an unknown value is the empty text."""
+        table = self.cells(findings)
+        written = [
+            ["" if value is None else format(value, column.digits or "") for value in table[column.name]]
+            for column in self.columns
+        ]
+        return zip(*written, strict=True)
+
+
+STREAK_LAYOUT = Layout(COLUMNS, cells)
 
 
 @contextmanager
@@ -155,32 +165,29 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def csv_table(path: Path) -> Iterator[Add]:
-    """Write CSV: one line of names, then one line a streak."""
-    with _text_table(path, ",".join(NAMES) + "\n") as add:
+def csv_table(path: Path, layout: Layout = STREAK_LAYOUT) -> Iterator[Add]:
+    """Write CSV: one line of names, then one line a streak, or whatever the ``layout`` has rows of."""
+    with _text_table(path, ",".join(column.name for column in layout.columns) + "\n", layout) as add:
         yield add
 
 
 @contextmanager
-def ecsv_table(path: Path) -> Iterator[Add]:
+def ecsv_table(path: Path, layout: Layout = STREAK_LAYOUT) -> Iterator[Add]:
     """Write ECSV: the same lines under a header with types and units, which astropy reads back as columns."""
-    kinds = {column.name: np.int64 if column.digits == "d" else np.float64 for column in COLUMNS}
+    kinds = {None: str, "d": np.int64}
     header = Table(
-        [
-            AstropyColumn([], name=column.name, dtype=str if column.name in TEXT else kinds[column.name])
-            for column in COLUMNS
-        ],
+        [AstropyColumn([], name=column.name, dtype=kinds.get(column.digits, np.float64)) for column in layout.columns],
     )
-    for column in COLUMNS:
+    for column in layout.columns:
         header[column.name].unit = column.unit or None
     lines = io.StringIO()
     header.write(lines, format="ascii.ecsv", delimiter=",")
-    with _text_table(path, lines.getvalue()) as add:
+    with _text_table(path, lines.getvalue(), layout) as add:
         yield add
 
 
 @contextmanager
-def _text_table(path: Path, head: str) -> Iterator[Add]:
+def _text_table(path: Path, head: str, layout: Layout) -> Iterator[Add]:
     with (
         replacing(path) as partial,
         partial.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream,
@@ -189,14 +196,14 @@ def _text_table(path: Path, head: str) -> Iterator[Add]:
         lines = csv.writer(stream, lineterminator="\n")
 
         def add(findings: Findings) -> None:
-            lines.writerows(texts(findings))
+            lines.writerows(layout.texts(findings))
             stream.flush()  # what is done is on disk when the next frame takes the process down
 
         yield add
 
 
 @contextmanager
-def parquet_table(path: Path) -> Iterator[Add]:
+def parquet_table(path: Path, layout: Layout = STREAK_LAYOUT) -> Iterator[Add]:
     """Write Parquet (extra ``parquet``), numbers in full precision, one row group a frame, units in the fields."""
     import pyarrow as pa  # noqa: PLC0415 - an extra, and slow to import
     import pyarrow.parquet as pq  # noqa: PLC0415
@@ -204,13 +211,14 @@ def parquet_table(path: Path) -> Iterator[Add]:
     kinds = {None: pa.string(), "d": pa.int64()}
     schema = pa.schema(
         pa.field(column.name, kinds.get(column.digits, pa.float64()), metadata={"unit": column.unit})
-        for column in COLUMNS
+        for column in layout.columns
     )
     with replacing(path) as partial, pq.ParquetWriter(partial, schema) as writer:
 
         def add(findings: Findings) -> None:
-            if len(findings.streaks):
-                writer.write_table(pa.table(cells(findings), schema=schema))
+            table = pa.table(layout.cells(findings), schema=schema)
+            if len(table):
+                writer.write_table(table)
 
         yield add
 

@@ -72,10 +72,15 @@ def summary(outcome: Findings | Refused) -> str:
         place = "" if outcome.extension is None else f" [{outcome.extension}]"
         return f"{outcome.frame}{place}: refused, {outcome.reason}"
     header = outcome.header
+    others = "".join(
+        f", {len(rows)} {name}"
+        for name, rows in (("lenses", outcome.lenses), ("mergers", outcome.mergers))
+        if name in outcome.models
+    )
     words = f"; {' '.join(outcome.flags)}" if outcome.flags else ""
     return (
-        f"{header.name} [{header.extension}]: {len(outcome.streaks)} streaks, PSF {outcome.psf_fwhm_px:.2f} px, "
-        f"{sum(outcome.seconds.values()):.2f} s{words}"
+        f"{header.name} [{header.extension}]: {len(outcome.streaks)} streaks{others}, "
+        f"PSF {outcome.psf_fwhm_px:.2f} px, {sum(outcome.seconds.values()):.2f} s{words}"
     )
 
 

@@ -12,14 +12,17 @@ import typer
 
 from stream.commands import evaluation, linking
 from stream.commands.examination import detect_files, load, peeker, progress_bar, reader, training_extra
-from stream.commands.options import machine_errors, with_settings
+from stream.commands.options import CLASS_SETTINGS, machine_errors, with_settings
 from stream.settings import Settings  # noqa: TC001 - with_settings reads the annotations
 from stream.tables import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-EXAMINATION = ("survey", "device", "method", "threshold", "many_streaks", "expected_streaks_per_frame", "max_pixels")
+EXAMINATION = (
+    *("survey", "device", "method", "threshold", "many_streaks", "expected_streaks_per_frame", "max_pixels"),
+    *CLASS_SETTINGS,
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -55,10 +58,11 @@ def detect_command(
         bool, typer.Option("--proposals", help="Scores of the first stage alone: no second stage, not calibrated.")
     ] = False,
 ) -> None:
-    """Find the streaks in FITS files: tables and pictures out, no broker.
+    """Find the streaks in FITS files, with --classes lenses and mergers: tables and pictures out, no broker.
 
     Writes streaks.csv (docs/streaks.md has every column), frames.csv with one line for each frame, and says for each
-    frame how many streaks it has. --threshold 0 gives every proposal, best first, at most 20,000 a frame.
+    frame how many streaks it has. --threshold 0 gives every proposal, best first, at most 20,000 a frame. With
+    --classes asteroids,lenses,mergers there are lenses.csv and mergers.csv too (docs/classes.md).
 
     Files that show one field of a night, by their WCS, are examined together, up to eight at a time in memory: each
     candidate's place is looked at in all of them. --alone examines each frame for itself, as `run` does.
@@ -72,6 +76,7 @@ def detect_command(
         needlestream detect mosaic.fits.fz --extension 3 --threshold 0.1 --format ds9
     """
     from stream.batch import Output, fits_files  # noqa: PLC0415 - with astropy: --help does not wait for it
+    from stream.candidatetable import LAYOUTS  # noqa: PLC0415
     from stream.export import Format  # noqa: PLC0415
 
     files = fits_files(frames)
@@ -80,7 +85,7 @@ def detect_command(
     science = load(settings, weights, verified=not proposals)
     refused = detect_files(
         files,
-        Output(out, Format(kind), picture),
+        Output(out, Format(kind), picture, tuple(name for name in LAYOUTS if name in settings.classes)),
         read=reader(science, extension),
         examine=science.examine,
         examine_together=science.examine_together if together else None,

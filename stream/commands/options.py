@@ -32,6 +32,11 @@ CONNECTION = (
 REGISTRY = ("schema_registry_url", "schema_registry_username", "schema_registry_ca")
 # How much of a file is believed.
 BELIEF = ("max_pixels", "max_hdus", "max_header_bytes", "max_decompressed_bytes")
+# Which classes are looked for, and by which networks.
+CLASS_SETTINGS = (
+    *("classes", "lens_threshold", "merger_threshold"),
+    *("lens_weights", "merger_weights", "discriminator_weights"),
+)
 CREATION = ("max_message_bytes", "partitions", "replication_factor")
 
 
@@ -115,7 +120,8 @@ def _config_option() -> inspect.Parameter:
 
 def _option(name: str) -> inspect.Parameter:
     field = Settings.model_fields[name]
-    shown = "" if field.default in (None, ()) else f" [default: {field.default if field.default != '' else 'empty'}]"
+    default = ",".join(map(str, field.default)) if isinstance(field.default, tuple) else field.default
+    shown = "" if default is None or field.default == () else f" [default: {default if default != '' else 'empty'}]"
     option = typer.Option(
         f"--{name.replace('_', '-')}",
         help=f"{field.description}{shown} (env {ENVIRONMENT_PREFIX}{name.upper()})",

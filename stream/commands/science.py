@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING
 import typer
 
 from detector import examine
+from detector.candidates import ClassNetworks
 from detector.survey import SURVEYS
 from models import predictor
 from models.weights import BadWeights
 from stream.commands.options import frame_limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from detector.fitsheader import Limits
     from detector.frame import Frame
@@ -31,13 +32,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Science:
-    """How frames are read (``survey`` None: by TELESCOP and INSTRUME) and what examines them."""
+    """How frames are read (``survey`` None: by TELESCOP and INSTRUME) and what examines them.
+
+    ``examine_streaks`` looks for nothing else; ``versions`` are the SHA-256 of all weights by the names given.
+    """
 
     survey: Survey | None
     limits: Limits
     examine: Callable[[Frame], Findings]
     examine_together: Callable[[Sequence[Frame]], Iterator[Findings]]
+    examine_streaks: Callable[[Frame], Findings]
     network: StreakPredictor
+    classes: ClassNetworks | None
+    versions: Mapping[str, str]
 
 
 def load_science(
@@ -54,6 +61,7 @@ def load_science(
         raise typer.BadParameter(f"{settings.survey!r}: there are {known}", param_hint="--survey")
     try:
         network = predictor.load_streak_network(weights, settings.device)
+        classes, versions = load_classes(settings)
     except BadWeights as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(1) from None
@@ -65,11 +73,39 @@ def load_science(
         many_streaks=settings.many_streaks,
         expected_streaks_per_frame=settings.expected_streaks_per_frame,
         link_threshold=link_threshold,
+        streaks="asteroids" in settings.classes,
     )
     return Science(
         survey=SURVEYS.get(settings.survey),
         limits=frame_limits(settings),
-        examine=functools.partial(examine.examine, network=network, search=search),
-        examine_together=functools.partial(examine.examine_together, network=network, search=search),
+        examine=functools.partial(examine.examine, network=network, search=search, classes=classes),
+        examine_together=functools.partial(examine.examine_together, network=network, search=search, classes=classes),
+        examine_streaks=functools.partial(examine.examine, network=network, search=search),
         network=network,
+        classes=classes,
+        versions={weights: network.weights.sha256, **versions},
     )
+
+
+def load_classes(settings: Settings) -> tuple[ClassNetworks | None, dict[str, str]]:
+    """Give what finds the lenses and mergers that are asked for, None for neither; and the hashes of its weights.
+
+    Errors: ``BadWeights``.
+    """
+    wanted = [name for name in ("lenses", "mergers") if name in settings.classes]
+    if not wanted:
+        return None, {}
+    from models import classpredictor  # noqa: PLC0415 - networks that most workers do not need
+
+    told = {
+        "lenses": (settings.lens_weights, settings.lens_threshold),
+        "mergers": (settings.merger_weights, settings.merger_threshold),
+    }
+    discriminator = classpredictor.load_discriminator(settings.discriminator_weights, settings.device)
+    judges = {
+        name: classpredictor.load_class_network(told[name][0], settings.device, task=name, threshold=told[name][1])
+        for name in wanted
+    }
+    versions = {settings.discriminator_weights: discriminator.weights.sha256}
+    versions |= {told[name][0]: judge.weights.sha256 for name, judge in judges.items()}
+    return ClassNetworks(discriminator, judges.get("lenses"), judges.get("mergers")), versions

@@ -17,6 +17,7 @@ from stream.broker import check_reachable, explained
 from stream.claims import Claims, RootError, check_roots
 from stream.commands.options import (
     BELIEF,
+    CLASS_SETTINGS,
     CONNECTION,
     CREATION,
     REGISTRY,
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 WORKER = (
     *("group_id", "survey", "device", "threshold", "delivery", "session_timeout_s", "max_poll_interval_s"),
     *("transaction_timeout_s", *BELIEF, "max_claim_bytes", "claim_roots"),
-    *("many_streaks", "method", "expected_streaks_per_frame"),
+    *("many_streaks", "method", "expected_streaks_per_frame", *CLASS_SETTINGS),
     *("link_threshold", "metrics_port", "metrics_address", "log_format"),
     *("sensitivity_share", "sensitivity_window", "sensitivity_lag", "alert_framing", "cutout_px", *REGISTRY),
 )
@@ -168,14 +169,16 @@ def _examiner(settings: Settings, weights: str) -> Examiner:
     from stream.service import Examiner  # noqa: PLC0415
 
     science = load_science(settings, weights, link_threshold=settings.link_threshold)
+    # Where no streak is looked for, none can be missed.
+    share = settings.sensitivity_share if "asteroids" in settings.classes else 0.0
     return Examiner(
         read=message_reader(science.survey, science.limits),
         examine=science.examine,
         claims=Claims(settings.claim_roots, settings.max_claim_bytes),
         max_message_bytes=settings.max_message_bytes,
         program_version=metadata.version("needlestream"),
-        weights_versions={weights: science.network.weights.sha256},
-        sensitivity=Sensitivity(science.examine, share=settings.sensitivity_share, window=settings.sensitivity_window),
+        weights_versions=science.versions,
+        sensitivity=Sensitivity(science.examine_streaks, share=share, window=settings.sensitivity_window),
         gpu_memory=functools.partial(device_memory_bytes, science.network.device),
     )
 
