@@ -140,7 +140,7 @@ def _streak_records(
 ) -> list[dict[str, Any]]:
     """The records of the streaks, then those of the candidates."""
     rows = np.concatenate([findings.streaks, findings.candidates])
-    shared = _origin(findings.header, message) | {"timeProcessedMjdTai": now_mjd_tai}
+    shared = origin(findings.header, message) | {"timeProcessedMjdTai": now_mjd_tai}
     ids = alert_ids(rows, findings.header, source)
     return [shared | _measured(row) | {"alertId": alert_id} for row, alert_id in zip(rows, ids, strict=True)]
 
@@ -157,12 +157,12 @@ def examined_summary(
 ) -> Output:
     """Give the summary of one examined frame; ``seconds`` are added to the findings' own."""
     header = findings.header
-    record = _origin(header, message) | {
+    record = origin(header, message) | {
         "timeArrivedMjdTai": mjd_tai(message.timestamp_ms / 1000),
         "timeProcessedMjdTai": now_mjd_tai,
         "nStreaks": len(findings.streaks),
-        "nLenses": 0,
-        "nMergers": 0,
+        "nLenses": len(findings.lenses),
+        "nMergers": len(findings.mergers),
         "background": _nullable(findings.background_e),
         "noise": _nullable(findings.noise_e),
         "psfFwhm": _nullable(findings.psf_fwhm_px),
@@ -183,8 +183,7 @@ def alert_ids(streaks: NDArray[np.void], header: FrameHeader, source: bytes | Bi
     """
     if len(streaks) == 0:
         return []
-    known = header.exposure is not None and header.ccd is not None
-    frame = f"{header.exposure}/{header.ccd}" if known else _sha256(source)
+    frame = frame_identity(header, source)
     seen: dict[str, int] = {}
     ids = []
     for row in streaks:
@@ -193,6 +192,12 @@ def alert_ids(streaks: NDArray[np.void], header: FrameHeader, source: bytes | Bi
         seen[name] = seen.get(name, 0) + 1
         ids.append(str(uuid.uuid5(ALERT_NAMESPACE, name if seen[name] == 1 else f"{name}#{seen[name]}")))
     return ids
+
+
+def frame_identity(header: FrameHeader, source: bytes | BinaryIO) -> str:
+    """Give what names a frame in the ids of its alerts: exposure and CCD, else the SHA-256 of its bytes."""
+    known = header.exposure is not None and header.ccd is not None
+    return f"{header.exposure}/{header.ccd}" if known else _sha256(source)
 
 
 def streak_rows(alerts: Iterable[Mapping[str, Any]]) -> NDArray[np.void]:
@@ -206,7 +211,8 @@ def streak_rows(alerts: Iterable[Mapping[str, Any]]) -> NDArray[np.void]:
     return rows
 
 
-def _origin(header: FrameHeader, message: Message) -> dict[str, Any]:
+def origin(header: FrameHeader, message: Message) -> dict[str, Any]:
+    """Give the fields that every record of a frame has: which message and frame it comes from."""
     return {
         "inputTopic": message.topic,
         "inputPartition": message.partition,

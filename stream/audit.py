@@ -36,7 +36,7 @@ from stream.ledger import (
     track_problems,
 )
 from stream.logreader import LogReader
-from stream.messages import ANSWERS, EXAMINED, EXPIRED, FRAMES, REJECTED, STREAKS, TRACKS
+from stream.messages import ALERT_TOPICS, ANSWERS, EXAMINED, EXPIRED, FRAMES, REJECTED, TRACKS
 from stream.schemaregistry import schemas
 from stream.topics import committed_offsets
 
@@ -130,8 +130,8 @@ def _answers(settings: Settings, schema_of: SchemaOf, topic: str, starts: Mappin
             for record in decode(message.value or b"", schema_of):
                 origin = record["inputPartition"], record["inputOffset"]
                 if record["inputTopic"] == topic and origin[1] >= starts.get(origin[0], 0):
-                    streaks = record["nStreaks"]
-                    rows.add((*origin, record["extension"], False, streaks, int(answers), message.timestamp_ms))
+                    alerts = sum(record[name] for name in ("nStreaks", "nLenses", "nMergers"))
+                    rows.add((*origin, record["extension"], False, alerts, int(answers), message.timestamp_ms))
         examined_horizon_ms = log.horizon_ms
     with contextlib.closing(LogReader(settings, REJECTED)) as log:
         for message in log:
@@ -152,15 +152,18 @@ def _alerts(
     settings: Settings, schema_of: SchemaOf, topic: str, starts: Mapping[int, int]
 ) -> tuple[NDArray[np.void], int]:
     rows = Rows(ALERT)
-    with contextlib.closing(LogReader(settings, STREAKS)) as log:
-        for message in log:
-            for record in decode(message.value or b"", schema_of):
-                origin = record["inputPartition"], record["inputOffset"]
-                if record["inputTopic"] == topic and origin[1] >= starts.get(origin[0], 0):
-                    number = uuid.UUID(record["alertId"]).int
-                    halves = number >> 64, number & (2**64 - 1)
-                    rows.add((*halves, *origin, record["extension"], message.timestamp_ms))
-        return rows.table(), log.horizon_ms
+    horizon_ms = 0
+    for name in ALERT_TOPICS:
+        with contextlib.closing(LogReader(settings, name)) as log:
+            for message in log:
+                for record in decode(message.value or b"", schema_of):
+                    origin = record["inputPartition"], record["inputOffset"]
+                    if record["inputTopic"] == topic and origin[1] >= starts.get(origin[0], 0):
+                        number = uuid.UUID(record["alertId"]).int
+                        halves = number >> 64, number & (2**64 - 1)
+                        rows.add((*halves, *origin, record["extension"], message.timestamp_ms))
+            horizon_ms = max(horizon_ms, log.horizon_ms)
+    return rows.table(), horizon_ms
 
 
 def _track_versions(settings: Settings, schema_of: SchemaOf) -> tuple[dict[str, Counter[int]], bool]:

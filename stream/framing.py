@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import fastavro
 
-from stream.messages import CANDIDATES, EXAMINED, STREAKS, TRACKS, Output
+from stream.messages import CANDIDATES, EXAMINED, LENSES, MERGERS, STREAKS, TRACKS, Output
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -35,7 +35,14 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = "1/1"
 # Topic (without prefix) -> the schema of its records.
-SCHEMAS = {STREAKS: "streak", CANDIDATES: "streak", TRACKS: "track", EXAMINED: "examined"}
+SCHEMAS = {
+    STREAKS: "streak",
+    CANDIDATES: "streak",
+    LENSES: "lens",
+    MERGERS: "merger",
+    TRACKS: "track",
+    EXAMINED: "examined",
+}
 
 # Header by which the alert brokers' client (hop-client) knows that a value is an Avro container.
 FORMAT_HEADER = ("_format", b"avro")

@@ -22,11 +22,15 @@ if TYPE_CHECKING:
 FRAMES = "frames"
 STREAKS = "streaks"
 CANDIDATES = "candidates"
+LENSES = "lenses"
+MERGERS = "mergers"
 TRACKS = "tracks"
 EXAMINED = "frames.examined"
 REJECTED = "frames.rejected"
-TOPICS = (FRAMES, STREAKS, CANDIDATES, TRACKS, EXAMINED, REJECTED)
+TOPICS = (FRAMES, STREAKS, CANDIDATES, LENSES, MERGERS, TRACKS, EXAMINED, REJECTED)
 ANSWER_TOPICS = (EXAMINED, REJECTED)
+# What a frame's summary counts.
+ALERT_TOPICS = (STREAKS, LENSES, MERGERS)
 
 # Headers of streaks and candidates: rows and columns of their frame, which tell the linker what it could have shown; of
 # a list that a neighbouring cell of the sky gets too: whose it is.

@@ -103,7 +103,8 @@ class Metrics:
         self.message_bytes = own.counter("message_bytes", "Bytes of the frame messages done.")
         self.streaks = own.counter("streaks", "Streaks published.")
         self.candidates = own.counter("candidates", "Candidates published, by what may come of them.", "kind")
-        self.candidates.labels("track")
+        for kind in ("track", "lens", "merger"):
+            self.candidates.labels(kind)
         self.dropped = own.counter("dropped", "What the filters took away.", "reason")
         self.stage_seconds = own.histogram("stage_seconds", "Time spent per frame.", STAGE_BUCKETS_S, "stage")
         self.latency_seconds = own.histogram(
@@ -164,7 +165,8 @@ class Metrics:
     def _count_findings(self, found: Findings, now_mjd_tai: float) -> None:
         """Take one examined HDU into account."""
         self.streaks.inc(len(found.streaks))
-        self.candidates.labels("track").inc(len(found.candidates))
+        for kind, rows in (("track", found.candidates), ("lens", found.lenses), ("merger", found.mergers)):
+            self.candidates.labels(kind).inc(len(rows))
         for reason, number in found.dropped.items():
             self.dropped.labels(reason).inc(number)
         for stage, duration_s in found.seconds.items():

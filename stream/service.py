@@ -24,6 +24,7 @@ import structlog
 from detector.frame import BadFrame
 from stream.alerts import candidate_lists, examined_summary, streak_alerts, streak_cutouts
 from stream.broker import DELIVERIES, MessageTooLargeError, Source, check_reachable, explained
+from stream.candidatealerts import candidate_alerts
 from stream.claims import Claims
 from stream.framing import CONTAINERS
 from stream.machine import MachineError, machine_fault
@@ -217,6 +218,7 @@ def answer_to(message: Message, examiner: Examiner) -> Answer:
             pictures = streak_cutouts(_readable(frame), found.streaks, examiner.cutout_px)
             outputs += streak_alerts(found, message, source, now, examiner.framing, pictures)
             outputs += candidate_lists(found, message, source, now)
+            outputs += candidate_alerts(found, message, source, now, examiner.framing)
             outputs.append(
                 examined_summary(
                     found,
@@ -357,6 +359,8 @@ def _report(message: Message, answer: Answer, metrics: Metrics, publish_s: float
         examined=len(answer.findings),
         rejected=len(answer.rejects),
         streaks=sum(len(found.streaks) for found in answer.findings),
+        lenses=sum(len(found.lenses) for found in answer.findings),
+        mergers=sum(len(found.mergers) for found in answer.findings),
         bytes=size_bytes,
         publish_s=round(publish_s, 3),
     )

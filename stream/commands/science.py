@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class Science:
     """How frames are read (``survey`` None: by TELESCOP and INSTRUME) and what examines them.
 
-    ``examine_streaks`` looks for nothing else; ``versions`` are the SHA-256 of all weights by the names given.
+    ``examine_streaks`` looks for nothing else; ``class_versions`` are the SHA-256 of the classes' weights.
     """
 
     survey: Survey | None
@@ -44,7 +44,7 @@ class Science:
     examine_streaks: Callable[[Frame], Findings]
     network: StreakPredictor
     classes: ClassNetworks | None
-    versions: Mapping[str, str]
+    class_versions: Mapping[str, str]
 
 
 def load_science(
@@ -75,15 +75,16 @@ def load_science(
         link_threshold=link_threshold,
         streaks="asteroids" in settings.classes,
     )
+    looked_for: dict[str, Any] = {} if classes is None else {"classes": classes}
     return Science(
         survey=SURVEYS.get(settings.survey),
         limits=frame_limits(settings),
-        examine=functools.partial(examine.examine, network=network, search=search, classes=classes),
-        examine_together=functools.partial(examine.examine_together, network=network, search=search, classes=classes),
+        examine=functools.partial(examine.examine, network=network, search=search, **looked_for),
+        examine_together=functools.partial(examine.examine_together, network=network, search=search, **looked_for),
         examine_streaks=functools.partial(examine.examine, network=network, search=search),
         network=network,
         classes=classes,
-        versions={weights: network.weights.sha256, **versions},
+        class_versions=versions,
     )
 
 
