@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BINS = 10
+# The rate of false ones at the default threshold.
+FALSE_RATE = 1e-3
 # Fitted to fewer than so many of either kind, a curve is more noise than measurement.
 FEWEST = 10
 
@@ -69,6 +71,28 @@ def fit_curve(logit: NDArray[np.float64], true: NDArray[np.bool_]) -> Curve:
     if not (math.isfinite(slope) and slope > 0):
         raise ValueError(f"the logits do not tell true from false (slope {slope:.3g})")
     return Curve(float(slope), float(intercept), float(true.mean()))
+
+
+def recalibrated(
+    facts: Mapping[str, Any], curve: Curve, rate: float | None, false_logit: NDArray[np.float64] | None = None
+) -> dict[str, Any]:
+    """What weights tell of themselves with a new curve, for a share ``rate`` of true ones (None: the curve's own).
+
+    The threshold is where one of a thousand ``false_logit`` lies above; without them it is the same logit as before.
+
+    Errors: ``ValueError`` for a rate that is no share.
+    """
+    shift = 0.0 if rate is None else log_odds(rate) - log_odds(curve.rate)
+    new = Curve(curve.slope, curve.intercept + shift, curve.rate if rate is None else rate)
+    if false_logit is None:
+        old, before = curve_of(facts), float(facts.get("threshold", 0.5))
+        cut = (log_odds(before) - old.intercept) / old.slope
+    else:
+        cut = float(np.quantile(false_logit, 1.0 - FALSE_RATE))
+    threshold = float(new.probability(np.array([cut]))[0])
+    # The error that was measured is that of the old curve.
+    kept = {name: value for name, value in facts.items() if name != "calibration_error"}
+    return {**kept, "calibration": new.facts(), "threshold": threshold}
 
 
 def log_odds(rate: float) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from stream.commands import accounts, demo, files, linking, replaying, reports, streaming, watching
+from stream.commands import accounts, classes, demo, files, linking, replaying, reports, streaming, watching
 
 app = typer.Typer(
     name="needlestream",
@@ -22,6 +22,7 @@ replaying.register(app)
 accounts.register(app)
 files.register(app)
 linking.register(app)
+classes.register(app)
 reports.register(app)
 demo.register(app)
 watching.register(app)

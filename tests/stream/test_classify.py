@@ -1,0 +1,157 @@
+"""Stamps of lenses and mergers: judged, evaluated, calibrated, with networks that hardly learned."""
+
+import numpy as np
+import pytest
+import torch
+from astropy.io import fits
+from typer.testing import CliRunner
+
+from detector.stamps import prepared_stamp, resampled, whitened
+from models.classpredictor import load_class_network, load_discriminator, log_odds_against_others
+from models.evaluate.classes import Judgement, class_markdown, found_at, judged, purity_of_top, roc
+from models.evaluate.classplots import stamp_page
+from models.networks.denselens import DenseShape, Ensemble
+from models.weights import BadWeights, load, save
+from stream.cli import app
+from stream.tables import read_columns
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """DenseLens of few channels that nobody trained."""
+    torch.manual_seed(1)
+    shape = DenseShape(8, 4, (1, 1))
+    tensors = {f"classifiers.{k}": v for k, v in Ensemble(2, shape).state_dict().items()}
+    tensors |= {f"regressors.{k}": v for k, v in Ensemble(2, shape).state_dict().items()}
+    told = {"entry": 8, "growth": 4, "blocks": [1, 1], "classifiers": 2, "regressors": 2}
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    curve = {"slope": 1.0, "intercept": 0.0, "rate": 0.5}
+    save(path, tensors, {"network": "denselens", "shape": told, "calibration": curve, "threshold": 0.9})
+    return path
+
+
+def galaxy(seed, side=70, height=500.0, offset=(0, 0)):
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:side, :side] - (side - 1) / 2
+    light = height * np.exp(-np.hypot(x - offset[0], y - offset[1]) / 3.0)
+    return (1000.0 + light + rng.normal(0, 7.0, (side, side))).astype(np.float32)
+
+
+def written(folder, count=3):
+    for number in range(count):
+        fits.writeto(folder / f"{number}.fits", galaxy(number, offset=(2, -1)))
+    return folder
+
+
+def test_a_stamp_is_in_units_of_its_borders_noise_with_its_object_in_the_middle():
+    pixels = galaxy(1, side=101, offset=(3, -2))
+    stamp, x, y = prepared_stamp(pixels, np.zeros(pixels.shape, np.uint8), 0.1, "lenses")
+    assert (x, y) == (53, 48)
+    assert stamp.shape == (64, 64)
+    assert stamp[32, 32] > 40
+    assert whitened(pixels)[:10].std() == pytest.approx(1.0, abs=0.15)
+
+
+def test_finer_pixels_are_brought_to_those_that_the_network_knows():
+    image = galaxy(2, side=200, offset=(10.0, 6.0))
+    stamp, x, y = prepared_stamp(image, np.zeros(image.shape, np.uint8), 0.05, "mergers")
+    assert (x, y) == pytest.approx((109.5, 105.5), abs=1.5)
+    assert stamp[32, 32] == np.nanmax(stamp[28:37, 28:37])
+    assert resampled(image, 2.5).shape == (80, 80)
+
+
+def test_classify_judges_every_stamp_and_ranks_them_together(tmp_path, weights):
+    out = tmp_path / "lenses.csv"
+    words = ["classify", "lenses", str(written(tmp_path)), "--pixel-scale", "0.1", "--device", "cpu"]
+    done = CliRunner().invoke(app, [*words, "--lens-weights", str(weights), "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    table = read_columns(out, {"x", "y", "probability", "rank", "ic"})
+    assert table["x"].tolist() == pytest.approx([36.5] * 3, abs=1.0)
+    assert sorted(table["rank"].tolist()) == [1, 2, 3]
+    assert table["ic"][np.argmin(table["rank"])] == table["ic"].max()
+    assert table["model"][0].startswith("denselens@")
+
+
+def test_classify_asks_for_the_pixel_scale_where_the_file_does_not_say(tmp_path, weights):
+    words = ["classify", "lenses", str(written(tmp_path, 1)), "--lens-weights", str(weights), "--device", "cpu"]
+    done = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "t.csv")])
+    assert done.exit_code == 1
+    assert "give --pixel-scale" in done.output
+
+
+def test_weights_of_another_class_are_refused_by_name(weights):
+    with pytest.raises(BadWeights, match="'denselens', not one of merger, vgg19"):
+        load_class_network(str(weights), "cpu", task="mergers")
+    with pytest.raises(BadWeights, match="not a discriminator"):
+        load_discriminator(str(weights), "cpu")
+
+
+def test_another_base_rate_lowers_the_probability_and_takes_the_threshold_along(tmp_path, weights):
+    out = tmp_path / "rare.safetensors"
+    done = CliRunner().invoke(app, ["calibrate", str(weights), "--rate", "0.001", "--out", str(out)])
+    assert done.exit_code == 0, done.output
+    common, rare = (load_class_network(str(path), "cpu", task="lenses") for path in (weights, out))
+    stamps = np.random.default_rng(1).normal(size=(8, 64, 64)).astype(np.float32)
+    before, after = common.judge(stamps)[0], rare.judge(stamps)[0]
+    np.testing.assert_allclose(after / (1 - after), before / (1 - before) / 999.0, rtol=1e-6)
+    np.testing.assert_array_equal(before >= common.threshold, after >= rare.threshold)
+    assert rare.threshold / (1 - rare.threshold) == pytest.approx(9.0 / 999.0)
+    assert load(str(out)).facts["calibration"]["rate"] == 0.001
+
+
+def test_too_few_labels_calibrate_nothing(tmp_path, weights):
+    written(tmp_path, 4)
+    (tmp_path / "labels.csv").write_text("stamp,label\n" + "".join(f"{k}.fits,{k % 2}\n" for k in range(4)))
+    words = ["calibrate", str(weights), "--labels", str(tmp_path / "labels.csv"), "--pixel-scale", "0.1"]
+    done = CliRunner().invoke(app, [*words, "--device", "cpu", "--out", str(tmp_path / "w.safetensors")])
+    assert done.exit_code == 2
+    assert "at least 10 of each" in " ".join(done.output.split())
+
+
+def test_a_rate_of_false_ones_is_given_only_where_it_can_be_seen():
+    rng = np.random.default_rng(4)
+    true = np.arange(4000) % 2 == 1
+    score = rng.normal(size=4000) + 2.0 * true
+    assert found_at(score, true, 0.01) == pytest.approx(0.37, abs=0.06)
+    assert np.isnan(found_at(score, true, 1e-3))
+    curve = roc(score, true)
+    assert curve[-1].tolist() == [1.0, 1.0]
+    assert (np.diff(curve, axis=0) >= 0).all()
+
+
+def test_a_report_says_what_a_judge_is_worth():
+    rng = np.random.default_rng(5)
+    true = np.arange(2000) % 2 == 1
+    logit = rng.normal(size=2000) + np.where(true, 1.0, -1.0)
+    honest = Judgement(logit, 1.0 / (1.0 + np.exp(-2.0 * logit)), 0.9)
+    report = judged(honest, true)
+    assert report.area == pytest.approx(0.92, abs=0.02)
+    assert report.accuracy == pytest.approx(0.84, abs=0.03)
+    assert report.calibration_error < 0.03
+    assert report.found_at_threshold > 10 * report.false_at_threshold
+    page = class_markdown("Lenses", {"denselens": report}, ("A remark.",))
+    assert "| denselens | 0.9" in page
+    assert page.endswith("A remark.\n")
+
+
+def test_the_purity_of_the_best_falls_with_the_rarity_of_lenses():
+    rng = np.random.default_rng(6)
+    true = np.arange(4000) % 2 == 1
+    score = rng.normal(size=4000) + 2.5 * true
+    common, rare = (purity_of_top(score, true, 100, rate) for rate in (0.5, 0.001))
+    assert common > 0.98
+    assert rare < 0.9 * common
+
+
+def test_the_page_of_stamps_has_the_best_true_above_the_worst_false():
+    pixels = np.zeros((60, 64, 64), np.float32)
+    true = np.arange(60) % 2 == 1
+    pixels[true] = 40.0
+    page = np.asarray(stamp_page(pixels, np.arange(60.0), true))
+    assert (page[30, 10], page[30 + 2 * 68 + 4, 10]) == (255, page[30 + 2 * 68 + 4, 300])
+    assert page[30 + 2 * 68 + 4, 10] < 128
+
+
+def test_log_odds_of_classes_are_against_all_others_together():
+    odds = log_odds_against_others(np.log(np.array([[0.1, 0.2, 0.3, 0.4]])))
+    np.testing.assert_allclose(1 / (1 + np.exp(-odds)), [[0.1, 0.2, 0.3, 0.4]])
