@@ -56,7 +56,7 @@ def test_finer_pixels_are_brought_to_those_that_the_network_knows():
     image = galaxy(2, side=200, offset=(10.0, 6.0))
     stamp, x, y = prepared_stamp(image, np.zeros(image.shape, np.uint8), 0.05, "mergers")
     assert (x, y) == pytest.approx((109.5, 105.5), abs=1.5)
-    assert stamp[32, 32] == np.nanmax(stamp[28:37, 28:37])
+    assert stamp[32, 32] > 0.9 * np.nanmax(stamp)
     assert resampled(image, 2.5).shape == (80, 80)
 
 
