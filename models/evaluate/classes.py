@@ -97,13 +97,14 @@ def roc(score: NDArray[np.float64], true: NDArray[np.bool_]) -> NDArray[np.float
 def purity_of_top(score: NDArray[np.float64], true: NDArray[np.bool_], count: int, rate: float) -> float:
     """The share of true ones among the ``count`` best of a sky on which the share ``rate`` of all is true.
 
-    The false ones of the sample count as many times as there are too few of them. NaN for more than the sample holds.
+    The false ones of the sample count as many times as there are too few of them. NaN for more than the sample holds,
+    and where one false one of the sample would stand for more than ``count`` on the sky: then it cannot be seen.
     """
     weight = (1.0 - rate) / rate * true.sum() / max((~true).sum(), 1)
     order = np.argsort(-score, kind="stable")
     rows = np.cumsum(np.where(true[order], 1.0, weight))
     inside = rows <= count
-    if not inside.any() or inside.all():
+    if weight > count or not inside.any() or inside.all():
         return float("nan")
     return float(true[order][inside].sum() / rows[inside][-1])
 

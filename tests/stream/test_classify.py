@@ -112,7 +112,8 @@ def test_a_rate_of_false_ones_is_given_only_where_it_can_be_seen():
     rng = np.random.default_rng(4)
     true = np.arange(4000) % 2 == 1
     score = rng.normal(size=4000) + 2.0 * true
-    assert found_at(score, true, 0.01) == pytest.approx(0.37, abs=0.06)
+    # Twenty false ones fix the cut to 0.08 of its scatter, and the share above it to 0.03.
+    assert found_at(score, true, 0.01) == pytest.approx(0.37, abs=0.09)
     assert np.isnan(found_at(score, true, 1e-3))
     curve = roc(score, true)
     assert curve[-1].tolist() == [1.0, 1.0]
@@ -138,9 +139,11 @@ def test_the_purity_of_the_best_falls_with_the_rarity_of_lenses():
     rng = np.random.default_rng(6)
     true = np.arange(4000) % 2 == 1
     score = rng.normal(size=4000) + 2.5 * true
-    common, rare = (purity_of_top(score, true, 100, rate) for rate in (0.5, 0.001))
-    assert common > 0.98
+    common, rare = (purity_of_top(score, true, 1500, rate) for rate in (0.5, 0.05))
+    assert common > 0.95
     assert rare < 0.9 * common
+    # One false stamp would stand for 999: nothing can be said of the best hundred.
+    assert np.isnan(purity_of_top(score, true, 100, 0.001))
 
 
 def test_the_page_of_stamps_has_the_best_true_above_the_worst_false():
