@@ -40,9 +40,9 @@ SURVEYS = {
 }
 
 
-def simulated(size, folder):
-    """The bytes of four exposures of one drawn field."""
-    words = ("simulate", "--seed", "900301", "--size", size, "--out", str(folder))
+def simulated(size, number, folder):
+    """The bytes of so many exposures of one drawn field."""
+    words = ("simulate", "--seed", "900301", "--size", size, "--dithers", str(number), "--out", str(folder))
     subprocess.run([*PROGRAM, *words], cwd=CHECKOUT, check=True, stdout=subprocess.DEVNULL)
     return [path.read_bytes() for path in sorted(folder.glob("*.fits"))]
 
@@ -125,7 +125,7 @@ def main():
     given = parser.parse_args()
     height, width = map(int, given.size.split("x"))
     with tempfile.TemporaryDirectory() as folder:
-        frames = simulated(given.size, Path(folder) / "frames")
+        frames = simulated(given.size, min(4, given.frames), Path(folder) / "frames")
         port, log = free_port(), Path(folder) / "log"
         with log.open("wb") as output:
             broker = subprocess.Popen(broker_command(port), stdout=output, stderr=output)
