@@ -19,6 +19,8 @@ PUBLISHED = {
     "1/0/streak.avsc": "7059fb6b7c4cc677231f9078aa62b7274030acdfa81438f4718cb43bd2f90fd1",
     "1/0/track.avsc": "3934d38a4bd729261c6f58c8e3ea14078c4fc59c14f2e3208c33575b058a75eb",
     "1/1/examined.avsc": "d40cd1d36fce1de2ef61e7f3d628d83f9cb57b5c7e6be3d50b692f4fb8e5e314",
+    "1/1/lens.avsc": "0e137719071663cc2b4f68af495f0eecccacfbb2d95a6b6721979bd146a5247e",
+    "1/1/merger.avsc": "82a04d6ac9f5001f45fd29aeee29a145b6db0b7cb19a5cb272c3b5c26be4aed6",
     "1/1/streak.avsc": "0d0deeb52b0726be6b2838aceb9a6080f8cfdfb482fa6083fcedf9d771f906df",
     "1/1/track.avsc": "466d70f4fd69a0fda1044562d4a38b779d895e5bcf65d2f0b340cb57ecbf9f9a",
 }
