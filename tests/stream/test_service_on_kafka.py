@@ -184,7 +184,8 @@ def test_neither_sigterm_nor_a_rebalance_is_laid_to_the_frame_in_hand(kafka_brok
         os.kill(worker.pid, signal.SIGTERM)
         assert finish(worker)[0] == 0
         other.terminate()
-        assert finish(other)[0] == 0
+        # One that is still starting has taken nothing yet, and ends by the signal itself.
+        assert finish(other)[0] in (0, -signal.SIGTERM)
     status, said = finish(start_worker(settings, *IDLE))
     assert status == 0, said
     assert read_all(settings, REJECTED) == []
