@@ -15,8 +15,8 @@ import typer
 from typer.testing import CliRunner
 
 from stream.cli import app
-from stream.commands.options import machine_errors
-from stream.machine import machine_fault
+from stream.commands.options import broker_errors, machine_errors
+from stream.machine import MachineError, machine_fault
 from stream.messages import FRAMES
 from tests.stream.archives import image, night
 from tests.stream.test_ades import ROW, TOLD
@@ -138,6 +138,13 @@ def test_who_reads_our_output_may_stop_to():
         raise BrokenPipeError(errno.EPIPE, "Broken pipe")
     with pytest.raises(typer.Exit), machine_errors():
         raise typer.Exit(3)
+
+
+def test_a_worker_that_the_machine_let_down_leaves_with_status_1(capsys):
+    with pytest.raises(typer.Exit) as end, broker_errors():
+        raise MachineError("frames/0/1: the GPU failed")
+    assert end.value.exit_code == 1
+    assert capsys.readouterr().err == "error: frames/0/1: the GPU failed\n"
 
 
 def test_a_port_that_another_program_has_is_no_disk():

@@ -22,7 +22,8 @@ from stream.messages import EXAMINED, FRAMES, STREAKS, Output
 from stream.service import Limits, run_worker
 from stream.settings import load_settings
 from stream.subscriber import Subscriber
-from stream.topics import create_missing_topics
+from stream.topics import create_missing_topics, topic_states
+from tests.conftest import settings_for
 from tests.kafka_broker import NoKafkaError
 from tests.secure_broker import PASSWORD, USER, SecureBroker
 from tests.stream.stand_in import EXAMINER, frame_bytes
@@ -92,17 +93,34 @@ WAYS = {
 }
 
 
+def test_the_topics_of_a_broker_that_has_just_started_can_be_shown(secure):
+    """The first test on this broker: it has no coordinator of groups yet."""
+    settings = settings_for(secure.broker.address)
+    create_missing_topics(settings)
+    states = topic_states(settings)
+    assert {state.name: state.lag for state in states if state.lag is not None} == {settings.topic(FRAMES): 0}
+
+
 @pytest.mark.parametrize("way", WAYS)
-def test_a_message_makes_the_round_trip(secure, way):
-    """Topics made, a message sent, a worker in its group examines it, a subscriber reads the summary."""
+def test_a_message_makes_the_round_trip(secure, way, capfd):
+    """Topics made, a message sent, a worker in its group examines it, a subscriber reads the summary.
+
+    Two of the workers are processes, with their secrets from the environment.
+    """
     listener, more = WAYS[way]
     more = own_certificate(secure, more) if isinstance(more, str) else dict(more)
     if way == "token":
         more["sasl_oauth_token"] = token()
     settings = settings_at(secure, listener, **more)
     send(settings, [frame_bytes()])
-    status, said = finish(start_worker(settings, "--count", "1"))
-    assert status == 0, said
+    if way in {"scram-512-over-tls", "token"}:
+        status, said = finish(start_worker(settings, "--count", "1"))
+        assert status == 0, said
+    else:
+        configure_logs("json")
+        assert work(settings) == 1
+        said = "".join(capfd.readouterr())
+        assert "worker started" in said
     subscriber = Subscriber(settings, [EXAMINED])
     taken = []
     while subscriber.behind():
