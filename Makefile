@@ -32,8 +32,8 @@ $(VENV)/.dev: $(VENV)/.demo
 demo: $(VENV)/.demo ## simulated (or your own: FRAMES=path) frames through a broker and a worker, and what was found
 	$(BIN)/needlestream demo --out $(OUT) $(FRAMES)
 
-test: $(VENV)/.dev ## every test; those that need Kafka or real frames are skipped, with the reason, where there is none
-	$(BIN)/python -m pytest
+test: $(VENV)/.dev ## every test, two files at a time; those that need Kafka or real frames are skipped, with the reason, where there is none
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(VENV)/.dev ## ruff, mypy, import-linter
 	$(BIN)/ruff check .
