@@ -6,11 +6,16 @@ frame gives the same records apart from the time of processing.
 
 from __future__ import annotations
 
+import itertools
 import math
 import uuid
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from detector.classtable import CandidateFlag
+import numpy as np
+
+from detector.classtable import CandidateFlag, empty_candidates
+from detector.fitscutout import MARGIN_PX, box_around, fits_cutout
 from stream.alerts import ALERT_NAMESPACE, field_keys, frame_identity, origin
 from stream.candidatetable import KINDS, rows_of
 from stream.framing import CONTAINERS
@@ -18,8 +23,11 @@ from stream.messages import LENSES, MERGERS
 from stream.skyobjects import object_names
 
 if TYPE_CHECKING:
-    import numpy as np
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
+    from detector.frame import Frame
     from detector.streaks import Findings
     from stream.candidatetable import Class
     from stream.framing import Framing
@@ -27,6 +35,9 @@ if TYPE_CHECKING:
 
 TOPIC_OF: dict[Class, str] = {"lenses": LENSES, "mergers": MERGERS}
 _FIELDS = {"ra": "ra", "dec": "dec", "probability_err": "probabilityErr"}
+# The side of a cut-out: that of the stamp which the network judged, arcsec, and pixels at least.
+SIDE_ARCSEC: dict[Class, float] = {"lenses": 6.4, "mergers": 12.8}
+LEAST_SIDE_PX = 64
 _CONTENT = {"ic": "informationContent", "ic_err": "informationContentErr"}
 
 
@@ -36,8 +47,12 @@ def candidate_alerts(
     source: bytes | BinaryIO,
     now_mjd_tai: float,
     framing: Framing = CONTAINERS,
+    cutouts: Mapping[Class, Sequence[bytes | None]] = MappingProxyType({}),
 ) -> list[Output]:
-    """Give one alert for each lens, then for each merger; their topics are those of their class."""
+    """Give one alert for each lens, then for each merger; their topics are those of their class.
+
+    ``cutouts``: the FITS images of the candidates of a class, in their order.
+    """
     outputs = []
     for name, topic in TOPIC_OF.items():
         rows = rows_of(findings, name)
@@ -49,10 +64,42 @@ def candidate_alerts(
         }
         home = field_keys(findings.header)[0]
         frame = f"{frame_identity(findings.header, source)}/{findings.header.extension}"
-        for row, alert_id in zip(rows, _ids(rows, f"{frame}/{KINDS[name]}"), strict=True):
-            record = shared | _measured(row, name) | {"alertId": alert_id}
+        images = itertools.chain(cutouts.get(name, ()), itertools.repeat(None))
+        ids = _ids(rows, f"{frame}/{KINDS[name]}")
+        for row, alert_id, image in zip(rows, ids, images, strict=False):
+            record = shared | _measured(row, name) | {"alertId": alert_id, "cutoutScience": image}
             outputs.append(framing.output(topic, (record["objectId"] or home).encode(), record))
     return outputs
+
+
+def candidate_cutouts(frame: Frame, findings: Findings, largest_px: int) -> dict[Class, list[bytes | None]]:
+    """Give the FITS images of the candidates of a frame by class; none at all for ``largest_px`` 0."""
+    if largest_px == 0:
+        return {}
+    scale = frame.header.pixel_scale_arcsec or frame.header.survey.pixel_scale_arcsec
+    images: dict[Class, list[bytes | None]] = {}
+    for name, side_arcsec in SIDE_ARCSEC.items():
+        side_px = max(LEAST_SIDE_PX, round(side_arcsec / scale) if scale else 0)
+        reach = 0.5 * side_px - MARGIN_PX  # the margin is added again
+        boxes = (
+            box_around(np.array([x - reach, y - reach, x + reach, y + reach]), frame.header.shape, largest_px)
+            for x, y in rows_of(findings, name)[["x", "y"]].tolist()
+        )
+        images[name] = [None if box is None else fits_cutout(frame, box) for box in boxes]
+    return images
+
+
+def candidate_rows(alerts: Iterable[Mapping[str, Any]]) -> NDArray[np.void]:
+    """Give the table of candidates (``CANDIDATE``) that the alerts of a class were made from, number for number."""
+    records = list(alerts)
+    rows = empty_candidates(len(records))
+    for row, record in zip(rows, records, strict=True):
+        for column, field in {"x": "x", "y": "y", "probability": "probability", **_FIELDS, **_CONTENT}.items():
+            value = record.get(field)
+            row[column] = np.nan if value is None else value
+        row["rank"] = record.get("rank") or 0
+        row["flags"] = sum(CandidateFlag[word.upper().replace("-", "_")] for word in record["flags"])
+    return rows
 
 
 def _ids(rows: np.ndarray[Any, Any], frame: str) -> list[str]:
@@ -81,5 +128,4 @@ def _measured(row: np.void, name: Class) -> dict[str, Any]:
         "objectId": next(iter(names), None),
         "objectIdsNear": list(names[1:]),
         "flags": CandidateFlag(int(row["flags"])).words().split(),
-        "cutoutScience": None,
     }

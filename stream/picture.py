@@ -1,7 +1,7 @@
 """A frame as a person wants to see it: a PNG with its streaks drawn, so that a night can be judged by eye.
 
 Each streak stands in a frame of its own instead of under a line, for what is to be judged is the light inside. The
-picture is turned as DS9 shows it: y upwards.
+picture is turned as DS9 shows it: y upwards. Lenses and mergers stand in circles.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from astropy.visualization import ZScaleInterval
 from PIL import Image, ImageDraw, ImageFont
 
 from detector.streaks import StreakFlag
+from stream.candidatetable import KINDS, rows_of
 from stream.tables import replacing
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from detector.frame import Frame
     from detector.streaks import Findings
+    from stream.candidatetable import Class
 
 LARGEST_SIDE = 2048  # pixels of the picture: more does not fit on a screen
 SMALLEST_SIDE = 768  # smaller frames are enlarged, else the labels cover them
@@ -30,10 +32,15 @@ FONT_SIZE = 13
 _MARGIN = 5.0  # picture pixels between a streak and its box
 _WHOLE = (90, 240, 120)
 _AT_BORDER = (255, 180, 60)
+_CLASSES: dict[Class, tuple[int, int, int]] = {"lenses": (255, 240, 80), "mergers": (90, 220, 255)}
+_RADIUS = 26.0  # picture pixels of the circle about a candidate
 
 
 def draw_picture(path: Path, frame: Frame, findings: Findings) -> None:
-    """Write ``path`` (PNG): the frame in grey, each streak boxed with its score, orange where it touches the border."""
+    """Write ``path`` (PNG): the frame in grey, each streak boxed with its score, orange where it touches the border.
+
+    Lenses are circled in yellow, mergers in blue, each with its probability.
+    """
     scale, grey = scaled(frame.pixels)  # masked ones too: a saturated star is white, not a hole
     height = grey.shape[0]
     picture = Image.fromarray(grey[::-1]).convert("RGB")
@@ -49,12 +56,35 @@ def draw_picture(path: Path, frame: Frame, findings: Findings) -> None:
         if rank < MOST_LABELS:
             _label(pen, f"{row['score']:.2f}", corners, colour=colour, font=font, size=picture.size)
     header = findings.header
-    title = f"{header.name} [{header.extension}]  {len(findings.streaks)} streaks  {' '.join(findings.flags)}"
+    told = [f"{len(findings.streaks)} streaks"]
+    for name in _CLASSES:
+        if name in findings.models:
+            _draw_candidates(pen, findings, name, scale, size=picture.size, font=font)
+            told.append(f"{len(rows_of(findings, name))} {name}")
+    title = f"{header.name} [{header.extension}]  {', '.join(told)}  {' '.join(findings.flags)}"
     captioned = Image.new("RGB", (picture.width, picture.height + FONT_SIZE + 7))
     captioned.paste(picture, (0, FONT_SIZE + 7))
     ImageDraw.Draw(captioned).text((4, 2), title, fill=(255, 255, 255), font=font)
     with replacing(path) as partial:
         captioned.save(partial, format="PNG")
+
+
+def _draw_candidates(
+    pen: ImageDraw.ImageDraw,
+    findings: Findings,
+    name: Class,
+    scale: float,
+    *,
+    size: tuple[int, int],
+    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
+) -> None:
+    """A circle about each candidate of a class, with its probability."""
+    colour = _CLASSES[name]
+    for row in rows_of(findings, name):
+        x, y = (row["x"] + 0.5) * scale, size[1] - (row["y"] + 0.5) * scale
+        pen.ellipse((x - _RADIUS, y - _RADIUS, x + _RADIUS, y + _RADIUS), outline=colour)
+        corners = np.array([[x + _RADIUS, y]])
+        _label(pen, f"{KINDS[name]} {row['probability']:.2f}", corners, colour=colour, font=font, size=size)
 
 
 def scaled(pixels: NDArray[np.float32]) -> tuple[float, NDArray[np.uint8]]:

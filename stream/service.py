@@ -24,7 +24,7 @@ import structlog
 from detector.frame import BadFrame
 from stream.alerts import candidate_lists, examined_summary, streak_alerts, streak_cutouts
 from stream.broker import DELIVERIES, MessageTooLargeError, Source, check_reachable, explained
-from stream.candidatealerts import candidate_alerts
+from stream.candidatealerts import candidate_alerts, candidate_cutouts
 from stream.claims import Claims
 from stream.framing import CONTAINERS
 from stream.machine import MachineError, machine_fault
@@ -218,7 +218,8 @@ def answer_to(message: Message, examiner: Examiner) -> Answer:
             pictures = streak_cutouts(_readable(frame), found.streaks, examiner.cutout_px)
             outputs += streak_alerts(found, message, source, now, examiner.framing, pictures)
             outputs += candidate_lists(found, message, source, now)
-            outputs += candidate_alerts(found, message, source, now, examiner.framing)
+            pieces = candidate_cutouts(_readable(frame), found, examiner.cutout_px)
+            outputs += candidate_alerts(found, message, source, now, examiner.framing, pieces)
             outputs.append(
                 examined_summary(
                     found,

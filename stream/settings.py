@@ -158,7 +158,7 @@ class Settings(BaseSettings):
         description="container (each message one Avro container), or confluent (number in a registry, bare record).",
     )
     cutout_px: int = Field(
-        0, ge=0, le=512, description="Largest side of the FITS cut-out in a streak's alert, in pixels; 0: none is sent."
+        0, ge=0, le=512, description="Largest side of the FITS cut-out in an alert, in pixels; 0: none is sent."
     )
     schema_registry_url: str | None = Field(
         None, pattern=r"^https?://[^\s@]+$", description="Schema registry for Confluent framing: http(s)://HOST[:PORT]."

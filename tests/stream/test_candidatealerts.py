@@ -1,12 +1,15 @@
 """Lenses and mergers on the stream: what an alert says, and that the audit counts them."""
 
+import gzip
+import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from astropy.io import fits
 
 from detector.classtable import CandidateFlag, empty_candidates
-from stream.candidatealerts import candidate_alerts
+from stream.candidatealerts import candidate_alerts, candidate_cutouts, candidate_rows
 from stream.candidatetable import COLUMNS
 from stream.export import Format, streak_output
 from stream.framing import decode
@@ -17,6 +20,7 @@ from tests.conftest import settings_for
 from tests.stream.stand_in import EXAMINER, examine, findings, frame_bytes
 from tests.stream.test_alerts import HEADER, MESSAGE
 from tests.stream.test_audit import audit
+from tests.stream.test_streak_cutouts import ENDS, frame_with
 from tests.stream.topics import read_avro, send
 
 
@@ -75,6 +79,42 @@ def test_the_same_object_in_another_exposure_has_the_same_name_and_another_id():
     assert first["objectId"] == second["objectId"]
     assert first["alertId"] != second["alertId"]
     assert candidate_alerts(found, MESSAGE, b"", 60_002.0) == candidate_alerts(found, MESSAGE, b"", 60_002.0)
+
+
+def test_the_table_comes_back_from_the_alerts():
+    found = with_candidates(findings(HEADER, empty_streaks()), 3, 2)
+    records = [decode(output.value)[0] for output in candidate_alerts(found, MESSAGE, b"", 60_002.0)]
+    for name in found.lenses.dtype.names:
+        np.testing.assert_array_equal(candidate_rows(records[:3])[name], found.lenses[name])
+    assert candidate_rows(records[3:])["probability"].tolist() == found.mergers["probability"].tolist()
+    assert (candidate_rows(records[3:])["rank"] == 0).all()
+
+
+@pytest.mark.parametrize(("name", "side"), [("lenses", 64), ("mergers", 128)])
+def test_a_cut_out_shows_what_the_network_saw_with_the_candidate_in_its_middle(name, side):
+    frame, _ = frame_with(ENDS[0], pixel_scale_arcsec=0.1)
+    found = replace(findings(frame.header, empty_streaks()), **{name: some(2)}, models={name: "x@1"})
+    getattr(found, name)["x"], getattr(found, name)["y"] = [120.0, 2.0], [140.0, 150.0]
+    cutouts = candidate_cutouts(frame, found, 512)
+    alerts = [decode(output.value)[0] for output in candidate_alerts(found, MESSAGE, b"", 1.0, cutouts=cutouts)]
+    (image,) = fits.open(io.BytesIO(gzip.decompress(alerts[0]["cutoutScience"])))
+    assert image.data.shape == (side, side)
+    x0, y0 = image.header["X0FRAME"], image.header["Y0FRAME"]
+    assert (alerts[0]["x"] - x0, alerts[0]["y"] - y0) == (side / 2, side / 2)
+    assert np.array_equal(image.data, frame.pixels[y0 : y0 + side, x0 : x0 + side])
+    (image,) = fits.open(io.BytesIO(gzip.decompress(alerts[1]["cutoutScience"])))
+    assert image.data.shape == (side, side / 2 + 2)  # cut off at the border
+    assert candidate_cutouts(frame, found, 0) == {}
+    (image,) = fits.open(io.BytesIO(gzip.decompress(candidate_cutouts(frame, found, 48)[name][0])))
+    assert image.data.shape == (48, 48)
+
+
+def test_a_worker_that_is_told_to_sends_their_pixels():
+    for cutout_px in (0, 64):
+        told = replace(EXAMINER_OF_ALL, cutout_px=cutout_px)
+        outputs = answer_to(replace(MESSAGE, value=frame_bytes()), told).outputs
+        alerts = [decode(output.value)[0] for output in outputs if output.topic in {LENSES, MERGERS}]
+        assert any(alert["cutoutScience"] for alert in alerts) == (cutout_px > 0)
 
 
 def test_a_summary_counts_them():
