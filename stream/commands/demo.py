@@ -33,7 +33,7 @@ from stream.commands.examination import training_extra
 from stream.commands.options import broker_errors, with_settings
 from stream.embedded import ADDRESS, broker_binary
 from stream.framing import decode
-from stream.messages import EXAMINED, FRAMES, REJECTED, STREAKS, Message, mjd_tai
+from stream.messages import EXAMINED, FRAMES, LENSES, MERGERS, REJECTED, STREAKS, Message, mjd_tai
 from stream.settings import Settings
 from stream.subscriber import Subscriber
 from stream.topics import create_missing_topics
@@ -43,9 +43,12 @@ if TYPE_CHECKING:
 
     from rich.progress import TaskID
 
+    from stream.candidatetable import Class
     from stream.commands.demo_report import Key
 
 ASTEROIDS_A_CCD = 25.0
+LENSES_A_CCD, MERGERS_A_CCD, IMPOSTORS_A_CCD = 3.0, 2.0, 1.0  # far more than the sky has: some are to be seen
+CLASS_OF: dict[str, Class] = {LENSES: "lenses", MERGERS: "mergers"}  # by topic
 SESSION_TIMEOUT_S = 6.0  # the embedded broker lets a group's first member wait for half of this
 READY_S = 120.0  # for a machine that is busy with other things
 MOST_BYTES = 4_000_000_000  # the embedded broker keeps every frame in memory
@@ -81,7 +84,8 @@ def demo_command(
 ) -> None:
     """Show it all: frames through a broker and a worker of their own on this machine, and what was found in them.
 
-    Without FRAMES a dithered Euclid VIS exposure is simulated, and the streaks found are shown beside those put in.
+    Without FRAMES a dithered Euclid VIS exposure is simulated, and what was found is shown beside what was put in:
+    streaks of asteroids, lenses and mergers.
 
     For example:
 
@@ -120,7 +124,16 @@ def _simulate(screen: Console, places: Places, shape: tuple[int, int], ccds: int
         from models.simulate.exposure import Plan, write_fields  # noqa: PLC0415 - numba compiles when it is run
     head(screen, 1, "The frames: one simulated Euclid VIS field")
     started = time.monotonic()
-    plan = Plan("euclid-vis", asteroids=ASTEROIDS_A_CCD, shape=shape, ccds=ccds, dithers=dithers)
+    plan = Plan(
+        "euclid-vis",
+        asteroids=ASTEROIDS_A_CCD,
+        shape=shape,
+        ccds=ccds,
+        dithers=dithers,
+        lenses=LENSES_A_CCD,
+        mergers=MERGERS_A_CCD,
+        impostors=IMPOSTORS_A_CCD,
+    )
     with _bars(screen) as bar:
         task = bar.add_task("exposures simulated", total=dithers)
         advance = functools.partial(_advance, bar, task)
@@ -133,8 +146,9 @@ def _simulate(screen: Console, places: Places, shape: tuple[int, int], ccds: int
     say(
         screen,
         f"{dithers} dithered exposures of {ccds} CCDs, {shape[1]} x {shape[0]} px each, with stars, galaxies and "
-        f"cosmic rays; {asteroids} asteroids move through them. {_size(files)}, seed {FIRST_EVALUATION_SEED}, made in "
-        f"{time.monotonic() - started:.0f} s.",
+        f"cosmic rays; {asteroids} asteroids move through them. Among the galaxies are about {LENSES_A_CCD:g} lenses, "
+        f"{MERGERS_A_CCD:g} mergers and {IMPOSTORS_A_CCD:g} impostor a CCD, far more than the sky has. "
+        f"{_size(files)}, seed {FIRST_EVALUATION_SEED}, made in {time.monotonic() - started:.0f} s.",
     )
     return files
 
@@ -192,6 +206,7 @@ def _stream(screen: Console, places: Places, files: Sequence[Path], settings: Se
     for name in ("survey", "device", "threshold"):
         if getattr(settings, name) != Settings.model_fields[name].default:
             worker_words += [f"--{name}", str(getattr(settings, name))]
+    worker_words += ["--classes", ",".join(("asteroids", *CLASS_OF.values()))]
     worker_words += [] if weights == "streaknet" else ["--weights", weights]
     # All that is given comes back, copies too; the embedded broker has forgotten what an earlier demo sent.
     replay_words = ["replay", *map(str, files), "--bootstrap-servers", address, "--delivery", settings.delivery]
@@ -217,7 +232,7 @@ def _stream(screen: Console, places: Places, files: Sequence[Path], settings: Se
     say(
         screen,
         f"{sent} messages sent; {results.n_examined} frames examined, {len(results.rejected)} rejected; "
-        f"{results.n_alerts} streaks published.",
+        f"{results.n_alerts} streaks, {results.n_candidates} lenses and mergers published.",
     )
     return results
 
@@ -232,7 +247,7 @@ def _answers(settings: Settings) -> bool:
 
 def _subscriber(settings: Settings) -> Subscriber:
     create_missing_topics(settings)
-    return Subscriber(settings, (STREAKS, EXAMINED, REJECTED))
+    return Subscriber(settings, (STREAKS, LENSES, MERGERS, EXAMINED, REJECTED))
 
 
 def _wait(process: Child, ready: Callable[[], bool]) -> None:
@@ -283,6 +298,9 @@ def _origin(message: Message) -> tuple[int, int]:
 def _results(heard: Sequence[Heard], sent: int) -> Results:
     alerts: dict[Key, list[Mapping[str, Any]]] = defaultdict(list)
     summaries: dict[Key, list[Mapping[str, Any]]] = defaultdict(list)
+    candidates: dict[Class, dict[Key, list[Mapping[str, Any]]]] = {
+        name: defaultdict(list) for name in CLASS_OF.values()
+    }
     latencies_s: dict[Key, float] = {}
     for one in heard:
         if one.message.topic == REJECTED:
@@ -292,11 +310,14 @@ def _results(heard: Sequence[Heard], sent: int) -> Results:
         if one.message.topic == STREAKS:
             alerts[key].append(record)
             continue
+        if one.message.topic in CLASS_OF:
+            candidates[CLASS_OF[one.message.topic]][key].append(record)
+            continue
         summaries[key].append(record)
         latencies_s[key] = (mjd_tai(one.at_unix_s) - record["timeArrivedMjdTai"]) * 86400.0
     in_order = dict(sorted(summaries.items()))
     rejected = [one.message for one in heard if one.message.topic == REJECTED]
-    return Results(sent, alerts, in_order, rejected, latencies_s)
+    return Results(sent, alerts, candidates, in_order, rejected, latencies_s)
 
 
 # --- on the screen ----------------------------------------------------------------------------------------------------

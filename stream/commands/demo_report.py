@@ -21,6 +21,7 @@ from rich.text import Text
 from detector.frame import BadFrame
 from detector.streaks import Findings
 from stream.alerts import streak_rows
+from stream.candidatealerts import candidate_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from detector.frame import Frame
     from models.evaluate.matching import Matches
     from models.evaluate.sample import Sample
+    from stream.candidatetable import Class
+    from stream.commands.demo_candidates import Shown, Truths
     from stream.export import Refused
     from stream.messages import Message
     from stream.settings import Settings
@@ -70,6 +73,21 @@ class Places:
         return self.out / "streaks.csv"
 
     @property
+    def lenses(self) -> Path:
+        """The table of lens candidates; that of mergers lies beside it."""
+        return self.out / "lenses.csv"
+
+    @property
+    def mergers(self) -> Path:
+        """The table of merger candidates."""
+        return self.out / "mergers.csv"
+
+    @property
+    def candidates(self) -> Path:
+        """The page of lens and merger candidates."""
+        return self.out / "candidates.png"
+
+    @property
     def listed(self) -> Path:
         """Every HDU, examined or refused."""
         return self.out / "frames.csv"
@@ -84,6 +102,7 @@ class Results:
 
     sent: int
     alerts: Mapping[Key, Sequence[Mapping[str, Any]]]
+    candidates: Mapping[Class, Mapping[Key, Sequence[Mapping[str, Any]]]]
     summaries: Mapping[Key, Sequence[Mapping[str, Any]]]
     rejected: Sequence[Message]
     latencies_s: Mapping[Key, float]
@@ -97,6 +116,11 @@ class Results:
     def n_alerts(self) -> int:
         """Streaks that came."""
         return sum(map(len, self.alerts.values()))
+
+    @property
+    def n_candidates(self) -> int:
+        """Lenses and mergers that came."""
+        return sum(len(rows) for of_class in self.candidates.values() for rows in of_class.values())
 
 
 def head(screen: Console, number: int, title: str) -> None:
@@ -113,12 +137,16 @@ def report(
     screen: Console, places: Places, files: Sequence[Path], settings: Settings, results: Results, *, simulated: bool
 ) -> bool:
     """Write tables and pictures, show what came out; gives whether counts out are counts in."""
-    n_hdus = write(places, files, settings, results)
+    from stream.commands.demo_candidates import planted_truth  # noqa: PLC0415 - astropy: --help does not wait
+
+    truths = planted_truth(places.frames) if simulated else {}
+    n_hdus, candidates = write(places, files, settings, results, truths)
     head(screen, 3, "What was found, beside what was put in" if simulated else "What was found")
     if simulated:
         _show_beside_truth(screen, places, results)
     else:
         _show_found(screen, results)
+    _show_candidates(screen, candidates, truths, results)
     head(screen, 4, "Counts and times")
     balanced = _show_counts(screen, len(files), n_hdus, results)
     _show_latencies(screen, results)
@@ -131,8 +159,12 @@ def report(
 # --- on disk ----------------------------------------------------------------------------------------------------------
 
 
-def write(places: Places, files: Sequence[Path], settings: Settings, results: Results) -> int:
-    """Write streaks.csv, frames.csv and the pictures; gives the number of HDUs that the files hold as frames."""
+def write(
+    places: Places, files: Sequence[Path], settings: Settings, results: Results, truths: Truths
+) -> tuple[int, list[Shown]]:
+    """Write tables and pictures; gives the number of HDUs that the files hold as frames, and the candidates."""
+    from stream.candidatetable import LAYOUTS  # noqa: PLC0415 - astropy: --help does not wait
+    from stream.commands.demo_candidates import candidates_of, draw_page  # noqa: PLC0415
     from stream.export import common_root, file_stem, frame_list  # noqa: PLC0415 - astropy: --help does not wait
     from stream.picture import draw_picture  # noqa: PLC0415
     from stream.tables import csv_table  # noqa: PLC0415
@@ -140,19 +172,27 @@ def write(places: Places, files: Sequence[Path], settings: Settings, results: Re
     root = common_root([str(file) for file in files])
     places.pictures.mkdir(parents=True, exist_ok=True)
     n_hdus = 0
-    with csv_table(places.streaks) as add_streaks, frame_list(places.listed) as add_frame:
+    shown: list[Shown] = []
+    with (
+        csv_table(places.streaks) as add_streaks,
+        csv_table(places.lenses, LAYOUTS["lenses"]) as add_lenses,
+        csv_table(places.mergers, LAYOUTS["mergers"]) as add_mergers,
+        frame_list(places.listed) as add_frame,
+    ):
         for frame in _frames(files, settings):
             n_hdus += 1
             key = (frame.header.name, frame.header.extension) if not isinstance(frame, BadFrame) else None
             if key is None or isinstance(frame, BadFrame) or key not in results.summaries:
                 continue
-            findings = _findings(frame, results.summaries[key][0], results.alerts.get(key, ()))
-            add_streaks(findings)
-            add_frame(findings)
+            findings = _findings(frame, results, key)
+            for add in (add_streaks, add_lenses, add_mergers, add_frame):
+                add(findings)
+            shown += candidates_of(frame, findings, truths)
             draw_picture(places.pictures / f"{file_stem(frame.header, root)}.png", frame, findings)
         for message in results.rejected:
             add_frame(_refused(message))
-    return n_hdus
+    draw_page(places.candidates, shown)
+    return n_hdus, shown
 
 
 def _frames(files: Sequence[Path], settings: Settings) -> Iterator[Frame | BadFrame]:
@@ -173,18 +213,23 @@ def _frames(files: Sequence[Path], settings: Settings) -> Iterator[Frame | BadFr
             yield BadFrame("no-image", f"{file}: no science image")
 
 
-def _findings(frame: Frame, summary: Mapping[str, Any], alerts: Sequence[Mapping[str, Any]]) -> Findings:
+def _findings(frame: Frame, results: Results, key: Key) -> Findings:
     """What the worker found in a frame, put together again from the topics."""
+    summary = results.summaries[key][0]
+    candidates = {name: of_class.get(key, ()) for name, of_class in results.candidates.items()}
     known = {name: np.nan if summary[name] is None else summary[name] for name in ("background", "noise", "psfFwhm")}
     return Findings(
         frame.header,
-        streak_rows(alerts),
+        streak_rows(results.alerts.get(key, ())),
         background_e=known["background"],
         noise_e=known["noise"],
         psf_fwhm_px=known["psfFwhm"],
         dropped=summary["dropped"],
         seconds=summary["seconds"],
         flags=tuple(summary["flags"]),
+        lenses=candidate_rows(candidates["lenses"]),
+        mergers=candidate_rows(candidates["mergers"]),
+        models={name: rows[0]["model"] if rows else "" for name, rows in candidates.items()},
     )
 
 
@@ -312,17 +357,50 @@ def _show_found(screen: Console, results: Results) -> None:
     screen.print(Padding(table, (0, 0, 0, 1), expand=False))
 
 
+def _show_candidates(screen: Console, candidates: Sequence[Shown], truths: Truths, results: Results) -> None:
+    """Show the most probable lenses and mergers, with what they are where that is known."""
+    from stream.candidatetable import KINDS  # noqa: PLC0415 - astropy
+    from stream.commands.demo_candidates import best, put_in  # noqa: PLC0415 - astropy
+
+    screen.print()
+    examined = [(Path(name).name, extension) for name, extension in results.summaries]
+    for name, label in KINDS.items():
+        of_class = [one for one in candidates if one.name == name]
+        told = f"{len(of_class)} candidates"
+        if truths:
+            right = sum(one.true is True for one in of_class)
+            told = f"{put_in(truths, label, examined)} put in; {told}: {right} true, {len(of_class) - right} false"
+        say(screen, f"[bold]{name}[/]: {told}")
+    if not candidates:
+        return
+    table = _table("frame", "taken for", "x", "y", "probability", "information", "which is")
+    for name, label in KINDS.items():
+        for one in best(candidates, name)[:SHOWN_STREAKS]:
+            content = _number(one.content, 0)
+            place = f"{one.x:.0f}", f"{one.y:.0f}"
+            table.add_row(escape(one.frame), label, *place, f"{one.probability:.3f}", content, escape(one.told))
+    screen.print(Padding(table, (0, 0, 0, 1), expand=False))
+    say(
+        screen,
+        "The same object counts in every exposure. The networks of lenses and mergers miss many, and on a real sky "
+        "most candidates are false: see docs/classes.md.",
+    )
+
+
 # --- counts, times, places --------------------------------------------------------------------------------------------
 
 
 def _show_counts(screen: Console, n_files: int, n_hdus: int, results: Results) -> bool:
     """Show counts in beside counts out; gives whether they agree."""
-    announced = sum(summary["nStreaks"] for summaries in results.summaries.values() for summary in summaries)
+    announced: Counter[str] = Counter()
+    for summary in (one for summaries in results.summaries.values() for one in summaries):
+        announced.update({name: summary[name] for name in ("nStreaks", "nLenses", "nMergers")})
     n_out = results.n_examined + len(results.rejected)
     lines = [
         ("files", n_files, "messages sent", results.sent),
         ("frames in the files", n_hdus, f"{results.n_examined} examined + {len(results.rejected)} rejected", n_out),
-        ("streaks in the frames' summaries", announced, "alerts", results.n_alerts),
+        ("streaks in the frames' summaries", announced["nStreaks"], "alerts", results.n_alerts),
+        ("lenses and mergers in them", announced["nLenses"] + announced["nMergers"], "alerts", results.n_candidates),
     ]
     table = Table(box=None, padding=(0, 0, 0, MARGIN), show_header=False)
     for of_in, n_in, of_out, number in lines:
@@ -366,12 +444,14 @@ def _show_rejected(screen: Console, results: Results) -> None:
 def _show_places(screen: Console, places: Places, *, simulated: bool) -> None:
     lines = [
         (places.streaks, "every streak, with its errors and its place on the sky"),
+        (places.lenses, "every lens candidate; mergers.csv: every merger candidate"),
+        (places.candidates, "the pixels of the most probable ones, and what they are"),
         (places.listed, "every frame, examined or rejected"),
-        (places.pictures, "every frame with its streaks boxed, orange at the border"),
+        (places.pictures, "every frame: streaks boxed, orange at the border; lenses circled yellow, mergers blue"),
         (places.logs, "what broker, worker and replay said"),
     ]
     if simulated:
-        lines.insert(3, (places.frames, "the simulated frames and their truth.csv"))
+        lines.insert(5, (places.frames, "the simulated frames and their truth.csv"))
     width = max(len(str(path)) for path, _ in lines)
     for path, words in lines:
         screen.print(f"{' ' * MARGIN}[bold]{escape(str(path).ljust(width))}[/]  {words}", soft_wrap=True)

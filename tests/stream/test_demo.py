@@ -4,6 +4,7 @@ import csv
 import re
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from stream.children import ChildError, child
@@ -32,17 +33,27 @@ def test_the_demo_shows_what_was_put_in_and_leaves_tables_and_pictures(tmp_path)
     assert sum(int(row["streaks"]) for row in listed) == len(streaks) > 10
     assert {row["frame"] for row in streaks} == {row["frame"] for row in listed}
     assert len(list((out / "pictures").glob("*.png"))) == 2
+    # Of the candidates the screen tells how many are true, and a page shows them; both count what the table holds.
+    with (out / "lenses.csv").open(newline="") as lines:
+        lenses = list(csv.DictReader(lines))
+    told = re.search(r"lenses: (\d+) put in; (\d+) candidates: (\d+) true, (\d+) false", result.output)
+    put_in, candidates, true, false = map(int, told.groups())
+    assert (candidates, true + false) == (len(lenses), len(lenses))
+    assert put_in > 0
+    assert Image.open(out / "candidates.png").width > 900
     for name in ("broker", "replay", "worker"):
         assert (out / "logs" / f"{name}.log").exists()
 
     # The way through the broker changes no digit.
-    detect = ["detect", str(out / "frames"), "--out", str(tmp_path / "files"), *words[-4:]]
+    words += ["--classes", "asteroids,lenses,mergers"]
+    detect = ["detect", str(out / "frames"), "--out", str(tmp_path / "files"), *words[-6:]]
     assert CliRunner().invoke(app, detect).exit_code == 0
-    assert (tmp_path / "files" / "streaks.csv").read_text() == (out / "streaks.csv").read_text()
+    for name in ("streaks", "lenses", "mergers"):
+        assert (tmp_path / "files" / f"{name}.csv").read_text() == (out / f"{name}.csv").read_text()
 
     # The same with files of one's own, of which one is no frame.
     (out / "frames" / "rubbish.fits").write_bytes(b"not FITS at all")
-    own = ["demo", str(out / "frames"), "--out", str(tmp_path / "own"), *words[-4:]]
+    own = ["demo", str(out / "frames"), "--out", str(tmp_path / "own"), *words[-6:-2]]
     result = CliRunner().invoke(app, own)
     assert result.exit_code == 0, result.output
     assert re.search(r"frames in the files +3 +2 examined \+ 1 rejected +3 +OK", result.output)
