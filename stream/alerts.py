@@ -88,7 +88,7 @@ def streak_alerts(
     """
     key = field_keys(findings.header)[0].encode()
     records = _streak_records(findings, message, source, now_mjd_tai)
-    headers = _shape_header(findings.header)
+    headers = shape_header(findings.header)
     images = itertools.chain(cutouts, itertools.repeat(None))
     return [
         framing.output(STREAKS, key, record | {"cutoutScience": image}, headers)
@@ -114,7 +114,7 @@ def candidate_lists(findings: Findings, message: Message, source: bytes | Binary
     home, *others = field_keys(findings.header)
     records = _streak_records(findings, message, source, now_mjd_tai)
     beneath = records[len(findings.streaks) :]
-    headers = _shape_header(findings.header)
+    headers = shape_header(findings.header)
     own = [CONTAINERS.output_list(CANDIDATES, home.encode(), beneath, headers)] if beneath else []
     headers = (*headers, (COPY_OF, home.encode()))
     told = others if records else ()
@@ -131,7 +131,8 @@ def field_keys(header: FrameHeader) -> tuple[str, ...]:
     return touched(header) or (header.exposure or header.name,)
 
 
-def _shape_header(header: FrameHeader) -> tuple[tuple[str, bytes], ...]:
+def shape_header(header: FrameHeader) -> tuple[tuple[str, bytes], ...]:
+    """Give the message header that says rows and columns of a frame."""
     return ((FRAME_SHAPE, "{},{}".format(*header.shape).encode()),)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from detector.classtable import CandidateFlag, empty_candidates
 from detector.fitscutout import MARGIN_PX, box_around, fits_cutout
-from stream.alerts import ALERT_NAMESPACE, field_keys, frame_identity, origin
+from stream.alerts import ALERT_NAMESPACE, field_keys, frame_identity, origin, shape_header
 from stream.candidatetable import KINDS, rows_of
 from stream.framing import CONTAINERS
 from stream.messages import LENSES, MERGERS
@@ -62,13 +62,13 @@ def candidate_alerts(
             "timeProcessedMjdTai": now_mjd_tai,
             "model": findings.models.get(name, ""),
         }
-        home = field_keys(findings.header)[0]
+        home, headers = field_keys(findings.header)[0], shape_header(findings.header)
         frame = f"{frame_identity(findings.header, source)}/{findings.header.extension}"
         images = itertools.chain(cutouts.get(name, ()), itertools.repeat(None))
         ids = _ids(rows, f"{frame}/{KINDS[name]}")
         for row, alert_id, image in zip(rows, ids, images, strict=False):
             record = shared | _measured(row, name) | {"alertId": alert_id, "cutoutScience": image}
-            outputs.append(framing.output(topic, (record["objectId"] or home).encode(), record))
+            outputs.append(framing.output(topic, (record["objectId"] or home).encode(), record, headers))
     return outputs
 
 

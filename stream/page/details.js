@@ -2,7 +2,7 @@
 
 import { by, el, put, say } from "./elements.js";
 import { cutout, framePicture } from "./drawing.js";
-import { alertLink, alertRow, frameLink } from "./sections.js";
+import { alertRow, frameLink, known, objectRow } from "./sections.js";
 import { count, day, fixed, frameName, heading, place, when } from "./words.js";
 
 const dialog = by("details");
@@ -20,7 +20,7 @@ const frameFacts = (frame) => facts([
   ["Field", frame.field], ["Band", frame.band], ["Survey", frame.survey], ["Mid-exposure", frame.mid === null ? null : `${day(frame.mid)} UTC`],
   ["Exposure time", fixed(frame.exposure_s, 1, " s")], ["Examined", when(frame.at, { full: true })],
   ["Latency", frame.arrived === null ? null : fixed(frame.at - frame.arrived, 1, " s from arrival")],
-  ["Streaks", count(frame.streaks)], ["Sky", `${fixed(frame.background, 1)} e⁻, noise ${fixed(frame.noise, 1)} e⁻`], ["PSF", fixed(frame.fwhm, 2, " px")],
+  ["Streaks", count(frame.streaks)], ["Lenses", count(frame.lenses)], ["Mergers", count(frame.mergers)], ["Sky", `${fixed(frame.background, 1)} e⁻, noise ${fixed(frame.noise, 1)} e⁻`], ["PSF", fixed(frame.fwhm, 2, " px")],
   ["Flags", frame.flags.join(" ") || "none"],
   ["Dropped", Object.entries(frame.dropped).map(([reason, n]) => `${n} ${reason}`).join(", ") || "nothing"],
   ["Time spent", Object.entries(frame.seconds).map(([stage, s]) => `${stage} ${fixed(s, 2)} s`).join(", ")],
@@ -33,7 +33,7 @@ const marks = () => {
     const hidden = by("details-body").classList.toggle("unmarked");
     button.setAttribute("aria-pressed", String(!hidden));
   });
-  const legend = "Boxes: streaks (orange: at the border), dashed: candidates below the threshold.";
+  const legend = "Boxes: streaks (orange: at the border), dashed: candidates below the threshold. Circles: lenses (yellow), mergers (blue).";
   return el("p", { class: "note" }, button, ` ${legend}`);
 };
 
@@ -43,9 +43,29 @@ const showFrame = async (key) => {
   const seen = await get(`frame/${key}`);
   if (!seen?.summary) return gone("Frame");
   const rows = seen.streaks.map(alertRow);
+  const objects = seen.objects.map(objectRow);
   return [`Frame ${frameName(seen.summary)}`,
     el("div", { class: "two" }, el("div", {}, marks(), framePicture({ ...seen, key }, { size: "large", alt: `Frame ${frameName(seen.summary)}` })), frameFacts(seen.summary)),
-    rows.length ? el("div", { class: "scroll" }, el("table", {}, el("tbody", {}, rows))) : el("p", {}, "No streaks in it.")];
+    rows.length ? el("div", { class: "scroll" }, el("table", {}, el("tbody", {}, rows))) : el("p", {}, "No streaks in it."),
+    objects.length ? el("div", { class: "scroll" }, el("table", {}, el("tbody", {}, objects))) : null];
+};
+
+const showObject = async (key, id) => {
+  const seen = await get(`frame/${key}`);
+  const one = seen?.objects.find((other) => other.id === id);
+  if (!one) return gone("Candidate");
+  const name = one.kind === "lens" ? "Lens" : "Merger";
+  return [`${name} ${id.slice(0, 8)}`,
+    el("div", { class: "two" },
+      el("div", {}, one.ends ? el("p", {}, cutout(key, one.ends, { single: true, alt: `Cut-out around the ${one.kind} candidate` })) : null, marks(),
+        framePicture({ ...seen, key }, { size: "large", chosen: id, alt: "The frame, this candidate in white" })),
+      facts([["Kind", `${one.kind} candidate`], ["Probability", `${fixed(one.score, 4)}, spread ${fixed(one.spread, 4)}`],
+        ["Information", one.content === null ? null : fixed(one.content, 0)], ["Rank in its frame", one.rank === null ? null : String(one.rank)],
+        ["RA, Dec", place(one.ra, one.dec)], ["Place", `${fixed(one.x, 1)}, ${fixed(one.y, 1)}`], ["Flags", one.flags.join(" ") || "none"],
+        ["Mid-exposure", one.mid === null ? null : `${day(one.mid)} UTC`], ["Published", when(one.at, { full: true })],
+        ["Frame", el("a", { href: frameLink(key) }, frameName(one))],
+        ["CCD", el("a", { href: `#ccd/${encodeURIComponent(one.ccd ?? "(no CCD named)")}` }, one.ccd ?? "(no CCD named)")],
+        ["Model", one.model], ["Object", one.object], ["Alert id", id]]))];
 };
 
 const showAlert = async (key, id) => {
@@ -69,7 +89,7 @@ const showTrack = (id, state) => {
   if (!track) return gone("Track");
   return [`Track ${track.name}`,
     facts([["Score", fixed(track.score, 3)], ["Seen", `${track.sightings.length} of ${track.exposures ?? "?"} exposures`], ["Field", track.field],
-      ["RA, Dec", place(track.ra, track.dec)], ["Rate", fixed(track.rate, 2, "″/h")], ["Direction", heading(track.angle)],
+      ["RA, Dec", place(track.ra, track.dec)], ["Rate", fixed(track.rate, 2, "″/h")], ["Direction", heading(track.angle)], ["Known as", known(track)],
       ["Published", when(track.at, { full: true })], ["Version", String(track.version)], ["Track id", id]]),
     el("div", { class: "row" }, track.sightings.map((one) => el("figure", {},
       cutout(one.frame, one.ends, { alt: `Sighting in ${frameName(one)}` }),
@@ -94,6 +114,7 @@ export const route = async (state) => {
   const parts = location.hash.slice(1).split("/").map(decodeURIComponent);
   const shows = {
     frame: () => showFrame(parts.slice(1, 4).join("/")), alert: () => showAlert(parts.slice(1, 4).join("/"), parts[4]),
+    object: () => showObject(parts.slice(1, 4).join("/"), parts[4]),
     track: () => showTrack(parts[1], state), ccd: () => showCcd(parts.slice(1).join("/"), state),
   };
   if (!Object.hasOwn(shows, parts[0])) {

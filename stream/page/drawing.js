@@ -31,6 +31,9 @@ export const framePicture = (seen, { size = "small", chosen = null, alt }) => {
       class: one.id === chosen ? "chosen" : one.flags.some((flag) => EDGE.includes(flag)) ? "edge" : "streak",
       points: box(one.ends, height, margin),
     })),
+    ...seen.objects.filter((one) => one.ends).map((one) => svg("circle", {
+      class: one.id === chosen ? "chosen" : one.kind, cx: one.x + 0.5, cy: height - one.y - 0.5, r: 1.5 * margin,
+    })),
   ];
   return el("span", { class: "picture" }, image, svg("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" }, marks));
 };

@@ -17,7 +17,7 @@ let news = { at: 0, examined: 0, streaks: 0, words: null };
 
 const show = () => {
   if (!state) return;
-  for (const section of ["totals", "gauges", "plane", "newest", "alerts", "tracks", "refusals"]) sections[section](state);
+  for (const section of ["totals", "gauges", "plane", "newest", "alerts", "objects", "tracks", "refusals"]) sections[section](state);
 };
 
 // To those who listen: what is wrong at once, what is new now and then.

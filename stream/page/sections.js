@@ -10,6 +10,7 @@ const FRESH_S = 20;
 const link = (...parts) => `#${parts.map(encodeURIComponent).join("/")}`;
 export const frameLink = (frame) => `#frame/${frame}`;
 export const alertLink = (alert) => `#alert/${alert.frame}/${encodeURIComponent(alert.id)}`;
+export const objectLink = (one) => `#object/${one.frame}/${encodeURIComponent(one.id)}`;
 
 // --- status ----------------------------------------------------------------------------------------------------------
 
@@ -112,13 +113,15 @@ export const plane = (state) => {
 
 // --- frames, alerts, tracks, refusals --------------------------------------------------------------------------------
 
+const found = (summary) => [["streaks", 0], ["lenses", 1], ["mergers", 1]].filter(([kind, least]) => summary[kind] >= least).map(([kind]) => `${summary[kind]} ${kind}`).join(", ");
+
 // Pictures cost the broker a whole frame each: no new ones before the last have come.
 export const newest = (state) => {
   if ([...by("frames").querySelectorAll("img")].some((image) => !image.complete && image.loading !== "lazy")) return;
   const frames = state.frames.slice(0, 8).map((seen) => ({ ...seen, key: seen.summary.frame }));
   keyed(by("frames"), frames, (seen) => seen.key, (seen) => el("li", {}, el("figure", {},
     framePicture(seen, { alt: "" }),
-    el("figcaption", {}, el("a", { href: frameLink(seen.key) }, frameName(seen.summary)), ` ${seen.summary.streaks} streaks, `, when(seen.summary.at)))));
+    el("figcaption", {}, el("a", { href: frameLink(seen.key) }, frameName(seen.summary)), ` ${found(seen.summary)}, `, when(seen.summary.at)))));
 };
 
 const cell = (label, content, kind = null) => el("td", { "data-label": label, class: kind }, content);
@@ -135,7 +138,24 @@ export const alerts = (state) => {
   keyed(by("alert-rows"), state.alerts, (alert) => alert.id, alertRow);
 };
 
+export const objectRow = (one) => el("tr", { class: now() - one.at < FRESH_S ? "fresh" : null },
+  cell("Pixels", one.ends ? cutout(one.frame, one.ends) : "–", "pixels"),
+  cell("Candidate", el("a", { href: objectLink(one) }, `${one.kind} ${one.id.slice(0, 8)}`)),
+  cell("Probability", fixed(one.score, 3)), cell("Spread", fixed(one.spread, 3)), cell("Information", fixed(one.content, 0)), cell("Rank", count(one.rank)),
+  cell("RA, Dec", place(one.ra, one.dec)), cell("Object", one.object ? one.object.slice(0, 8) : "–"),
+  cell("Exposure", one.exposure ?? "–", "long"), cell("CCD", one.ccd ?? "–"), cell("Published", when(one.at)));
+
+export const objects = (state) => {
+  const all = state.totals.lenses + state.totals.mergers;
+  say(by("objects-note"), state.objects.length ? `The ${state.objects.length} newest of ${count(all)} candidates; most on a real sky are false. The same object keeps its name in every exposure.` : "None yet; workers look for them where their setting classes says so.");
+  by("objects-table").hidden = !state.objects.length;
+  keyed(by("object-rows"), state.objects, (one) => one.id, objectRow);
+};
+
 const mean = (values) => { const there = values.filter((value) => value !== null); return there.length ? sum(there) / there.length : null; };
+
+// A track may be near more than one known object.
+export const known = (track) => (track.known ? [track.known, ...track.known_also].join(", or ") : null);
 
 export const tracks = (state) => {
   const fields = [...new Set(state.tracks.map((track) => track.field))];
@@ -153,7 +173,7 @@ export const tracks = (state) => {
   keyed(by("track-rows"), shown, (track) => track.id, (track) => el("tr", { class: now() - track.at < FRESH_S ? "fresh" : null },
     cell("Track", el("a", { href: link("track", track.id) }, track.name)), cell("Score", fixed(track.score, 2)),
     cell("Seen", `${track.sightings.length} of ${track.exposures ?? "?"}`), cell("Mag", fixed(mean(track.sightings.map((one) => one.mag)), 2)),
-    cell("Rate", fixed(track.rate, 1, "″/h")), cell("Direction", heading(track.angle)), cell("RA, Dec", place(track.ra, track.dec)), cell("Published", when(track.at))));
+    cell("Rate", fixed(track.rate, 1, "″/h")), cell("Direction", heading(track.angle)), cell("Known as", known(track) ?? "–", "long"), cell("RA, Dec", place(track.ra, track.dec)), cell("Published", when(track.at))));
 };
 
 export const refusals = (state) => {

@@ -19,7 +19,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
 
 from stream.broker import FETCH_BYTES, BrokerError, check_reachable, client_options, explained, received
-from stream.messages import CANDIDATES, EXAMINED, FRAMES, REJECTED, STREAKS, TRACKS
+from stream.messages import CANDIDATES, EXAMINED, FRAMES, LENSES, MERGERS, REJECTED, STREAKS, TRACKS
 from stream.topics import committed_offsets
 
 if TYPE_CHECKING:
@@ -29,7 +29,15 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 # How many of the last messages of a topic are read at the start. Dead letters carry whole frames, hence few.
-MOST = {EXAMINED: 20_000, STREAKS: 4_000, CANDIDATES: 400, TRACKS: 4_000, REJECTED: 50}
+MOST = {
+    EXAMINED: 20_000,
+    STREAKS: 4_000,
+    CANDIDATES: 400,
+    LENSES: 2_000,
+    MERGERS: 2_000,
+    TRACKS: 4_000,
+    REJECTED: 50,
+}
 POLL_S = 0.5
 LOOK_S = 2.0  # between two looks at the broker and the lag
 NEW_TOPICS_S = 5.0

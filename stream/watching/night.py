@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from stream.framing import no_registry
-from stream.messages import CANDIDATES, COPY_OF, EXAMINED, REJECTED, STREAKS, TRACKS
+from stream.messages import CANDIDATES, COPY_OF, EXAMINED, LENSES, MERGERS, REJECTED, STREAKS, TRACKS
 from stream.watching.records import (
     candidate_mark,
     frame_shape,
     frame_summary,
     key_of,
+    object_alert,
     records_of,
     refusal,
     streak_alert,
@@ -48,6 +49,7 @@ class FrameSeen:
     summary: Shown | None = None
     streaks: list[Shown] = field(default_factory=list)
     candidates: list[list[float | None]] = field(default_factory=list)
+    objects: list[Shown] = field(default_factory=list)
     shape: tuple[int, int] | None = None
 
 
@@ -100,6 +102,7 @@ class Night:
                 (seen for seen in self._frames.values() if seen.summary), key=lambda seen: -(seen.summary or {})["at"]
             )[:12]
             alerts = sorted(self._alerts.values(), key=lambda alert: -(alert["at"] or 0))
+            objects = sorted(self._objects.values(), key=lambda one: -(one["at"] or 0))
             tracks = sorted(self._tracks.values(), key=lambda one: -(one["at"] or 0))
             return {
                 "totals": dict(self._totals) | {"tracks": len(self._tracks)},
@@ -109,6 +112,7 @@ class Night:
                 "ccds": list(self._ccds.values()),
                 "frames": [_whole(seen) for seen in newest],
                 "alerts": alerts[:60],
+                "objects": objects[:60],
                 "tracks": tracks[:150],
                 "refusals": self._refusals[::-1],
                 "reasons": dict(self._reasons),
@@ -130,6 +134,7 @@ class Night:
         self._frames: OrderedDict[Key, FrameSeen] = OrderedDict()
         self._ccds: OrderedDict[str, Shown] = OrderedDict()
         self._alerts: OrderedDict[str, Shown] = OrderedDict()
+        self._objects: OrderedDict[str, Shown] = OrderedDict()
         self._tracks: OrderedDict[str, Shown] = OrderedDict()
         self._refusals: list[Shown] = []
         self._reasons: Counter[str] = Counter()
@@ -175,6 +180,16 @@ class Night:
             seen.shape = frame_shape(message) or seen.shape
             seen.candidates = [candidate_mark(record) for record in records]
 
+    def _take_object(self, message: Message) -> None:
+        """Take a lens or a merger in."""
+        for record in records_of(message, MOST_MARKS, self._schema_of):
+            alert = object_alert(record, "lens" if message.topic == LENSES else "merger")
+            seen = self._seen(key_of(record))
+            seen.shape = frame_shape(message) or seen.shape
+            if len(seen.objects) < MOST_MARKS and all(one["id"] != alert["id"] for one in seen.objects):
+                seen.objects.append(alert)
+            _newest(self._objects, alert["id"], alert, MOST_ALERTS)
+
     def _take_track(self, message: Message) -> None:
         (record,) = records_of(message, 1, self._schema_of)
         told = track(record)
@@ -203,6 +218,8 @@ class Night:
         EXAMINED: _take_summary,
         STREAKS: _take_streak,
         CANDIDATES: _take_candidates,
+        LENSES: _take_object,
+        MERGERS: _take_object,
         TRACKS: _take_track,
         REJECTED: _take_refusal,
     }
@@ -222,5 +239,6 @@ def _whole(seen: FrameSeen) -> Shown:
         "summary": seen.summary,
         "streaks": list(seen.streaks),
         "candidates": seen.candidates,
+        "objects": list(seen.objects),
         "shape": seen.shape,
     }

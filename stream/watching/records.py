@@ -25,6 +25,8 @@ Key = tuple[int, int, int]  # partition and offset of the frame message, HDU
 LONGEST_TEXT = 200  # characters
 MOST_WORDS = 30  # flags, stages, reasons of one record
 MOST_SIGHTINGS = 50
+# Half of what a cut-out of a candidate spans before its margin, px: 64 and 128 px are shown.
+REACH_PX = {"lens": 12.5, "merger": 32.5}
 
 
 def records_of(message: Message, most: int, schema_of: SchemaOf = no_registry) -> list[dict[str, Any]]:
@@ -77,6 +79,35 @@ def streak_alert(record: Mapping[str, Any]) -> Shown:
     }
 
 
+def object_alert(record: Mapping[str, Any], kind: str) -> Shown:
+    """Give a record of ``lenses`` or ``mergers`` (``kind`` is "lens" or "merger") as it is shown.
+
+    ``ends`` are those of the line that a cut-out is made around.
+    """
+    x, y = number(record["x"]), number(record["y"])
+    reach = REACH_PX[kind]
+    return {
+        **_origin(record),
+        "id": text(record["alertId"]),
+        "kind": kind,
+        "at": unix_s(record["timeProcessedMjdTai"]),
+        "x": x,
+        "y": y,
+        "ends": None
+        if x is None or y is None
+        else [round(x - reach, 2), round(y, 2), round(x + reach, 2), round(y, 2)],
+        "score": number(record["probability"]),
+        "spread": number(record["probabilityErr"]),
+        "content": number(record.get("informationContent")),
+        "rank": record.get("rank"),
+        "ra": number(record["ra"]),
+        "dec": number(record["dec"]),
+        "object": text(record["objectId"]),
+        "flags": _words(record["flags"]),
+        "model": text(record["model"]),
+    }
+
+
 def candidate_mark(record: Mapping[str, Any]) -> list[float | None]:
     """Give what is drawn of a candidate: its ends and its score."""
     return [*_ends(record), number(record["reliability"])]
@@ -97,6 +128,8 @@ def track(record: Mapping[str, Any]) -> Shown:
         "dec": number(record["dec"]),
         "rate": number(record["rateArcsecH"]),
         "angle": number(record["positionAngle"]),
+        "known": text(record.get("knownAs")),  # since 1.1
+        "known_also": _words(record.get("knownAlso") or []),
         "sightings": [_sighting(one) for one in record["sightings"][:MOST_SIGHTINGS]],
     }
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 import structlog
 
+from detector.classtable import empty_candidates
 from detector.frame import BadFrame, Frame, FrameHeader
 from detector.streaks import Findings, StreakFlag, empty
 from detector.survey import GENERIC, SURVEYS
@@ -101,15 +102,28 @@ def streaks(count, seed):
 EXAMINER = Examiner(read=read, examine=examine, program_version="0", weights_versions={"stand-in": "1"})
 
 
-def fits_examiner(count):
-    """Reads real FITS; finds so many streaks in each frame, whatever it shows."""
+def objects(count, seed):
+    """A table of lenses or mergers: places and probabilities alone."""
+    rng = np.random.default_rng(seed)
+    rows = empty_candidates(count)
+    rows["x"], rows["y"] = rng.uniform(20, 90, (2, count))
+    rows["probability"], rows["probability_err"] = np.linspace(0.99, 0.9, count), 0.01
+    return rows
+
+
+def fits_examiner(count, found=0):
+    """Reads real FITS; finds so many streaks, and of lenses and mergers so many, in each frame, whatever it shows."""
     from detector.fits import read_frames  # noqa: PLC0415 - astropy and numba: seconds that most tests need not wait
 
     def read_fits(source, *, name, survey, extension):
         assert survey is None
         return read_frames(source, name=name, extension=extension)
 
-    return replace(EXAMINER, read=read_fits, examine=lambda frame: findings(frame.header, streaks(count, seed=3)))
+    def examine_fits(frame):
+        with_streaks = findings(frame.header, streaks(count, seed=3))
+        return replace(with_streaks, lenses=objects(found, seed=4), mergers=objects(found, seed=5))
+
+    return replace(EXAMINER, read=read_fits, examine=examine_fits)
 
 
 def main():
@@ -118,10 +132,11 @@ def main():
     parser.add_argument("--idle-timeout", type=float)
     parser.add_argument("--fits", action="store_true", help="read real FITS")
     parser.add_argument("--streaks", type=int, default=0, help="in each frame of real FITS")
+    parser.add_argument("--objects", type=int, default=0, help="lenses, and mergers, in each frame of real FITS")
     given = parser.parse_args()
     configure_logs("json")
     try:
-        examiner = fits_examiner(given.streaks) if given.fits else EXAMINER
+        examiner = fits_examiner(given.streaks, given.objects) if given.fits else EXAMINER
         run_worker(load_settings(None, {}), examiner, Limits(given.count, given.idle_timeout))
     except (BrokerError, MachineError) as error:
         sys.exit(f"error: {error}")

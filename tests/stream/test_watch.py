@@ -13,7 +13,9 @@ from PIL import Image
 from detector.frame import FrameHeader
 from detector.survey import GENERIC
 from stream.alerts import candidate_lists, examined_summary, streak_alerts
-from stream.messages import CANDIDATES, EXAMINED, REJECTED, STREAKS, Message, mjd_tai
+from stream.candidatealerts import candidate_alerts
+from stream.framing import CONTAINERS, SCHEMA_VERSION
+from stream.messages import CANDIDATES, EXAMINED, REJECTED, STREAKS, TRACKS, Message, mjd_tai
 from stream.settings import load_settings
 from stream.watching import night as remembered
 from stream.watching.night import Night
@@ -22,7 +24,8 @@ from stream.watching.pixels import NoPixelsError
 from stream.watching.records import refusal
 from stream.watching.series import Series
 from stream.watching.server import HEADERS, Content, server
-from tests.stream.stand_in import findings, streaks
+from tests.stream.stand_in import findings, objects, streaks
+from tests.stream.test_schemas import some, text_of
 
 NOW = 1_800_000_000.0
 
@@ -31,12 +34,17 @@ def header(ccd, exposure="E1"):
     return FrameHeader("f", 0, (96, 128), GENERIC, exposure=exposure, ccd=ccd, mid_time_mjd_tai=60_000.0)
 
 
-def messages(offset, *, ccd="7", count=2, at_s=NOW):
+def messages(offset, *, ccd="7", count=2, lenses=0, at_s=NOW):
     """What a worker publishes about one frame, as the page gets it."""
     came = Message("frames", 0, offset, b"k", b"x", (), int(at_s * 1000) - 1500)
     found = findings(header(ccd, f"E{offset}"), streaks(count, seed=offset))
     found = replace(found, candidates=streaks(3, seed=-offset - 1 + 1000))
-    outputs = streak_alerts(found, came, b"x", mjd_tai(at_s)) + candidate_lists(found, came, b"x", mjd_tai(at_s))
+    found = replace(found, lenses=objects(lenses, seed=1), mergers=objects(2 * lenses, seed=2))
+    outputs = (
+        candidate_alerts(found, came, b"x", mjd_tai(at_s))
+        + streak_alerts(found, came, b"x", mjd_tai(at_s))
+        + candidate_lists(found, came, b"x", mjd_tai(at_s))
+    )
     said = {"seconds": {"read": 0.1}, "program_version": "0", "weights_versions": {}}
     outputs.append(examined_summary(found, came, now_mjd_tai=mjd_tai(at_s), **said))
     return [Message(one.topic, 0, 0, one.key, one.value, one.headers, int(at_s * 1000)) for one in outputs]
@@ -63,6 +71,32 @@ def test_a_frame_is_shown_with_its_streaks_its_candidates_and_its_latency():
     assert [value for value in shown["series"]["latency"] if value is not None] == [pytest.approx(1.5, abs=0.02)]
     assert {alert["id"] for alert in shown["alerts"]} == {streak["id"] for streak in frame["streaks"]}
     json.dumps(shown, allow_nan=False)
+
+
+def test_lenses_and_mergers_are_drawn_into_their_frame_and_counted():
+    night = Night()
+    take(night, messages(4, count=0, lenses=2))
+    shown = night.shown(NOW)
+    (frame,) = shown["frames"]
+    assert [one["kind"] for one in frame["objects"]] == ["lens"] * 2 + ["merger"] * 4
+    assert (frame["shape"], frame["streaks"]) == ((96, 128), [])
+    assert (shown["totals"]["lenses"], shown["totals"]["mergers"]) == (2, 4)
+    assert {one["id"] for one in shown["objects"]} == {one["id"] for one in frame["objects"]}
+    lens, merger = frame["objects"][0], frame["objects"][-1]
+    assert [cut_out_square(one["ends"])[2] for one in (lens, merger)] == [64, 128]
+    assert cut_out_square(lens["ends"])[0] + 32 == pytest.approx(lens["x"], abs=1.1)
+    json.dumps(shown, allow_nan=False)
+    take(night, messages(4, count=0, lenses=2))
+    assert len(night.shown(NOW)["objects"]) == 6
+
+
+def test_a_track_says_which_known_object_it_is():
+    record = some(json.loads(text_of(f"{SCHEMA_VERSION}/track.avsc"))) | {"withdrawn": False, "knownAs": "Vesta"}
+    sent = CONTAINERS.output(TRACKS, b"F", record)
+    night = Night()
+    night.take(Message(TRACKS, 0, 0, sent.key, sent.value, sent.headers, 0))
+    (track,) = night.shown(NOW)["tracks"]
+    assert (track["known"], track["known_also"]) == ("Vesta", record["knownAlso"])
 
 
 def test_memory_is_bounded_and_what_moved_last_stays(monkeypatch):

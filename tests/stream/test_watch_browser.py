@@ -9,7 +9,7 @@ import pytest
 from astropy.io import fits
 
 from detector.fitsheader import Limits
-from stream.messages import EXAMINED, FRAMES, REJECTED, STREAKS, Output
+from stream.messages import EXAMINED, FRAMES, LENSES, MERGERS, REJECTED, STREAKS, Output
 from stream.watch import Watch
 from tests.stream.chromium import PALE_TEXT, open_browser, press, resize, text_of, until
 from tests.stream.topics import finish, read_all, read_avro, send, start_worker
@@ -17,6 +17,7 @@ from tests.stream.topics import finish, read_all, read_avro, send, start_worker
 pytestmark = pytest.mark.embedded
 
 STREAKS_A_FRAME = 3
+OBJECTS_A_FRAME = 2  # of lenses, and as many mergers
 TAB, ENTER, ESCAPE = "\ue004", "\ue007", "\ue00c"
 MISCHIEF = "<img src=x onerror=document.title='caught'>"
 
@@ -60,7 +61,8 @@ def in_topics(settings):
 
 
 def work(settings, count):
-    status, said = finish(start_worker(settings, "--fits", "--streaks", str(STREAKS_A_FRAME), "--count", str(count)))
+    found = ("--streaks", str(STREAKS_A_FRAME), "--objects", str(OBJECTS_A_FRAME))
+    status, said = finish(start_worker(settings, "--fits", *found, "--count", str(count)))
     assert status == 0, said
 
 
@@ -92,6 +94,8 @@ def test_a_night_on_the_page(embedded_settings, browser):
         work(settings, 2)
         until(lambda: totals(browser) == (4, 1, 4 * STREAKS_A_FRAME))
         assert totals(browser) == in_topics(settings)
+        for name, topic in (("lenses", LENSES), ("mergers", MERGERS)):
+            assert text_of(browser, f"#total-{name} dd") == str(len(read_avro(settings, topic)))
         until(lambda: text_of(browser, ".gauge:nth-child(2) b") == "0")
         assert "Following" in text_of(browser, "#status")
         assert "refused: not-fits" in text_of(browser, "a[href='#ccd/1-1']")
@@ -115,6 +119,18 @@ def test_a_night_on_the_page(embedded_settings, browser):
         until(lambda: text_of(browser, "dialog[open] h2").startswith("Alert "))
         until(lambda: len(found := loaded(browser, "dialog img")) == 2 and min(found) > 0)
         assert browser.execute_script("return document.querySelectorAll('dialog polygon.chosen').length") == 1
+        press(browser, ESCAPE)
+        # Lenses and mergers stand in the frames, and lead to their pixels too.
+        for name in ("lens", "merger"):
+            drawn = f"#frames li:first-child circle.{name}"
+            assert len(browser.find_elements("css selector", drawn)) == OBJECTS_A_FRAME
+        browser.execute_script("document.querySelector('#object-rows').scrollIntoView()")
+        until(lambda: max(loaded(browser, "#object-rows img")) == 128)
+        browser.execute_script("document.querySelector('#object-rows a').focus()")
+        press(browser, ENTER)
+        until(lambda: text_of(browser, "dialog[open] h2").startswith(("Lens ", "Merger ")))
+        until(lambda: len(found := loaded(browser, "dialog img")) == 2 and min(found) > 0)
+        assert browser.execute_script("return document.querySelectorAll('dialog circle.chosen').length") == 1
         press(browser, TAB)
         assert browser.execute_script("return document.activeElement.matches(':focus-visible')")
         press(browser, ESCAPE)
