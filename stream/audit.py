@@ -36,6 +36,7 @@ from stream.ledger import (
     track_problems,
 )
 from stream.logreader import LogReader
+from stream.marks import only_marks
 from stream.messages import ALERT_TOPICS, ANSWERS, EXAMINED, EXPIRED, FRAMES, REJECTED, TRACKS
 from stream.schemaregistry import schemas
 from stream.topics import committed_offsets
@@ -98,11 +99,12 @@ def audit(settings: Settings, *, overdue_s: float | None, now_unix_s: float) -> 
         missing = [message for message in unanswered if message.timestamp_ms >= answers.horizon_ms]
         horizon_ms = max(answers.horizon_ms, alerts_horizon_ms)
         versions, whole = _track_versions(settings, schema_of)
+        waiting = _waiting(settings, log, done)
         problems = (
             *(Problem("frame-missing", message.name, _called(message)) for message in missing),
             *answers.expired,
             *_expired(log, committed),
-            *_overdue(log, done, overdue_s, now_unix_s),
+            *_overdue(log, done, waiting, overdue_s, now_unix_s),
             *answer_problems(judged, log.topic, horizon_ms=answers.horizon_ms),
             *alert_problems(alerts, log.topic),
             *count_problems(judged, judged_alerts, log.topic, horizon_ms=horizon_ms),
@@ -110,7 +112,7 @@ def audit(settings: Settings, *, overdue_s: float | None, now_unix_s: float) -> 
         )
         return Audit(
             messages=len(grouped(judged, MESSAGE).begins) + len(unanswered),
-            pending=sum(end - done[partition.partition] for partition, end in log.ends.items()),
+            pending=sum(end - done[number] for number, end in waiting.items()),
             beyond=len(unanswered) - len(missing),
             examined=int((~answers.table["rejected"]).sum()),
             rejected=answers.reasons,
@@ -199,11 +201,20 @@ def _expired(log: LogReader, committed: Mapping[int, int]) -> Iterator[Problem]:
             yield Problem("frame-expired", f"{log.topic}/{partition.partition}", detail)
 
 
-def _overdue(log: LogReader, done: Mapping[int, int], overdue_s: float | None, now_unix_s: float) -> Iterator[Problem]:
+def _waiting(settings: Settings, log: LogReader, done: Mapping[int, int]) -> dict[int, int]:
+    """Give the ends of the partitions in which messages wait: not of those that hold but the mark of a transaction."""
+    gaps = {partition: (done[partition.partition], end) for partition, end in log.ends.items()}
+    marks = only_marks(settings, gaps)
+    return {part.partition: end for part, (begin, end) in gaps.items() if begin < end and part not in marks}
+
+
+def _overdue(
+    log: LogReader, done: Mapping[int, int], waiting: Mapping[int, int], overdue_s: float | None, now_unix_s: float
+) -> Iterator[Problem]:
     if overdue_s is None:
         return
     for partition, young in log.first_offsets_since(int((now_unix_s - overdue_s) * 1000)).items():
-        if young > done[partition]:
+        if partition in waiting and young > done[partition]:
             detail = f"offsets {done[partition]} to {young - 1} have been waiting for more than {overdue_s:g} s"
             yield Problem("frame-overdue", f"{log.topic}/{partition}", detail)
 

@@ -24,6 +24,7 @@ from kafka.errors import (
 )
 
 from stream.broker import DEAD_LETTER_HEADROOM_BYTES, BrokerError, client_options
+from stream.marks import only_marks
 from stream.messages import FRAMES, REJECTED, TOPICS
 from stream.refusals import missing_right
 
@@ -174,8 +175,9 @@ def _lag(
     settings: Settings,
 ) -> int:
     group = group_offsets(admin, settings, partitions)
-    done = {partition: max(offset, starts[partition]) for partition, offset in group.items()}
-    return sum(ends[partition] - done.get(partition, starts[partition]) for partition in partitions)
+    gaps = {part: (max(group.get(part, 0), starts[part]), ends[part]) for part in partitions}
+    marks = only_marks(settings, gaps)
+    return sum(max(0, end - done) for part, (done, end) in gaps.items() if part not in marks)
 
 
 def _patiently(ask: Callable[[], Any]) -> Any:

@@ -136,7 +136,7 @@ def _verdict(frame: Frame, label: str, x: float, y: float, truths: Truths) -> tu
         return False, f"false: {what}" if kind == "impostor" else f"false: a {kind}"
     apart = nearest.get("merger", (math.inf, ""))[0]
     if label == "merger" and apart < HALF_PX["mergers"] * scale:
-        return False, f"false: {apart:.1f}\u2033 off a merger"
+        return False, f"false: {apart:.1f} arcsec off one"
     return False, "false: of the field"
 
 

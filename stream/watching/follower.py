@@ -19,6 +19,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
 
 from stream.broker import FETCH_BYTES, BrokerError, check_reachable, client_options, explained, received
+from stream.marks import StandingGaps
 from stream.messages import CANDIDATES, EXAMINED, FRAMES, LENSES, MERGERS, REJECTED, STREAKS, TRACKS
 from stream.topics import committed_offsets
 
@@ -126,6 +127,7 @@ class Follower:
     def _look(self) -> None:
         watcher: KafkaConsumer | None = None
         away = False
+        standing = StandingGaps(self.settings)
         while not self._stopping.wait(LOOK_S):
             try:
                 with explained(self.settings):
@@ -134,7 +136,7 @@ class Follower:
                         away = False
                         self._back.set()
                     watcher = watcher or KafkaConsumer(**client_options(self.settings), enable_auto_commit=False)
-                    self.night.waiting(time.time(), lag(self.settings, watcher))
+                    self.night.waiting(time.time(), lag(self.settings, watcher, standing))
             except (BrokerError, OSError) as error:
                 away = True
                 self._say(up=False, why=str(error))
@@ -222,10 +224,10 @@ class _Reader:
         return {part: ends[part] if found.get(part) is None else found[part].offset for part in every}
 
 
-def lag(settings: Settings, watcher: KafkaConsumer) -> int | None:
+def lag(settings: Settings, watcher: KafkaConsumer, standing: StandingGaps) -> int | None:
     """Give how many frame messages wait for the group; None where there is no topic of frames.
 
-    ``watcher`` is any consumer of no group.
+    ``watcher`` is any consumer of no group, ``standing`` knows where there are only the marks of transactions.
     """
     name = settings.topic(FRAMES)
     partitions = [TopicPartition(name, number) for number in sorted(watcher.partitions_for_topic(name) or ())]
@@ -233,6 +235,6 @@ def lag(settings: Settings, watcher: KafkaConsumer) -> int | None:
         return None
     starts, ends = watcher.beginning_offsets(partitions), watcher.end_offsets(partitions)
     done = committed_offsets(settings)
-    return sum(
-        max(0, ends[partition] - max(starts[partition], done.get(partition.partition, 0))) for partition in partitions
-    )
+    gaps = {part: (max(starts[part], done.get(part.partition, 0)), ends[part]) for part in partitions}
+    marks = standing.only_marks(gaps, time.monotonic())
+    return sum(max(0, end - begin) for part, (begin, end) in gaps.items() if part not in marks)
