@@ -13,6 +13,7 @@ from kafka import KafkaProducer
 
 from stream.alerts import streak_alerts, streak_cutouts
 from stream.broker import producer_options, publish
+from stream.candidatealerts import candidate_alerts
 from stream.framing import CONTAINERS, SCHEMA_VERSION, decode
 from stream.messages import TRACKS
 from stream.schemaregistry import wire
@@ -21,6 +22,7 @@ from tests.deploy.debian import program
 from tests.stream.fake_registry import fake_registry
 from tests.stream.nights import exposures_of, night, outputs_of
 from tests.stream.stand_in import findings
+from tests.stream.stand_in import objects as stand_ins
 from tests.stream.test_alerts import MESSAGE
 from tests.stream.test_fields import fed, published_by
 from tests.stream.test_streak_cutouts import ENDS, frame_with
@@ -49,9 +51,22 @@ def alerts(count, framing=CONTAINERS, message=MESSAGE):
     return outputs
 
 
+def objects():
+    """A lens and a merger, each in two exposures, in the second of which they are more probable."""
+    frame, rows = frame_with(ENDS[0])
+    outputs = []
+    for exposure, probability in (("E1", 0.6), ("E2", 0.9)):
+        found = findings(replace(frame.header, exposure=exposure, ccd="1"), rows)
+        there = stand_ins(1, seed=1)
+        there["ra"], there["dec"], there["probability"], there["ic"] = 150.0, 2.0, probability, 300.0
+        found = replace(found, lenses=there, mergers=there, models={"lenses": "denselens@0", "mergers": "merger@0"})
+        outputs += candidate_alerts(found, MESSAGE, b"x", 1.0)
+    return outputs
+
+
 @pytest.fixture(scope="module")
 def stream(kafka_broker):
-    """Three alerts, one of a replayed frame, one of an aborted transaction; the versions of two tracks."""
+    """Three alerts, one of a replayed frame, one of an aborted transaction; the versions of two tracks; two objects."""
     settings = settings_for(kafka_broker)
     replayed = alerts(4, message=replace(MESSAGE, headers=(("replayed", b"old"),)))[3:]
     table = night(movers=2, background=0)
@@ -60,7 +75,7 @@ def stream(kafka_broker):
     for exposure in exposures_of(table):
         fed(outputs_of(table, exposure), fields)
         versions += [CONTAINERS.output(TRACKS, b"F", record) for record in published_by(fields)]
-    send(settings, [*alerts(3), *replayed, *versions])
+    send(settings, [*alerts(3), *replayed, *versions, *objects()])
     producer = KafkaProducer(**producer_options(settings), transactional_id=f"{settings.topic_prefix}aborted")
     producer.init_transactions()
     producer.begin_transaction()
@@ -117,10 +132,11 @@ def started(stream, kafka_broker, tmp_path_factory):
     with fake_registry() as registry:
         framed = settings_for(kafka_broker, alert_framing="confluent", schema_registry_url=registry.url)
         send(framed, alerts(2, wire(framed)[0]))
-        folders = {name: tmp_path_factory.mktemp(name) for name in ("tracks", "cutouts", "registry")}
+        folders = {name: tmp_path_factory.mktemp(name) for name in ("tracks", "cutouts", "objects", "registry")}
         processes = {
             "tracks": start("tracks", stream, folders["tracks"]),
             "cutouts": start("cutouts", stream, folders["cutouts"]),
+            "objects": start("objects", stream, folders["objects"]),
             "registry": start("registry", framed, folders["registry"], registry_url=registry.url),
         }
         yield {name: (process, folders[name]) for name, process in processes.items()}
@@ -158,6 +174,14 @@ def test_cut_outs_become_files_with_the_streak_in_their_middle(started):
     assert len(lines) == 4
     assert "mid-point at column 3" in lines[0]
     assert len(list(folder.glob("*.fits"))) == 4
+
+
+def test_lenses_and_mergers_are_one_line_an_object(started):
+    lines = [line.split() for line in said(started["objects"][0]).splitlines()]
+    assert sorted(line[1:] for line in lines) == [
+        ["150.0", "2.0", "0.9", "300.0"],
+        ["150.0", "2.0", "0.9", "merger"],
+    ]
 
 
 def test_alerts_that_need_a_registry(started):
