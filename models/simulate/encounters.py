@@ -269,7 +269,7 @@ def encounter(bank: str, index: int) -> tuple[Snapshot, ...]:
         now = int(when)
         centres = np.array([b * path[now] for b in balance])
         stage = (now - passage) / (coalesced - passage)
-        snapshots.append(_snapshot(np.ascontiguousarray(places.T), galaxy, bulge, centres, frames, stage, mass))
+        snapshots.append(snapshot_of(np.ascontiguousarray(places.T), galaxy, bulge, centres, frames, stage, mass))
     return tuple(snapshots)
 
 
@@ -295,7 +295,7 @@ def _depth(r: float, mass: float) -> float:
     )
 
 
-def _snapshot(
+def snapshot_of(
     places: NDArray[np.float64],
     galaxy: NDArray[np.int8],
     bulge: NDArray[np.bool_],
@@ -304,6 +304,7 @@ def _snapshot(
     stage: float,
     mass: float,
 ) -> Snapshot:
+    """The moment of particles ``[n, 3]`` whose centres ``[2, 3]`` and planes (rotations ``[3, 3]``) are known."""
     plane = np.empty((len(places), 3))
     away = [np.linalg.norm(places - centres[k], axis=1) / math.sqrt((1.0, mass)[k]) for k in (0, 1)]
     for k, frame in enumerate(frames):

@@ -157,6 +157,47 @@ def _with_deflector(view: View, rng: np.random.Generator, settings: str, exposur
     return best
 
 
+def arcs_about(
+    view: View, rng: np.random.Generator, galaxy: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], float, float] | None:
+    """Lensed features that pass the cut about a galaxy that somebody saw; None if no source in all tries does.
+
+    ``galaxy`` ``[side, side]``, electrons of a native pixel as ``view`` shows it, its peak in the middle. Gives the
+    features on the grid, the share of its own light that the galaxy keeps, and the information content.
+    """
+    total = float(galaxy.sum())
+    if total <= 0.0:
+        return None
+    light = empty(view)
+    light[0, 0] = total  # only its sum is asked for
+    ratio, angle = _shape(galaxy)
+    place = (view.middle, view.middle)
+    low, high = EINSTEIN_ARCSEC[view.conditions.kind]
+    low = max(low, RESOLVED_FWHM * view.fwhm_arcsec)
+    for _ in range(SOURCES * DEFLECTORS):
+        einstein = spread_evenly(rng, low, max(high, 1.2 * low))
+        deflector = _deflector(view, rng, place, einstein, ratio, angle)
+        features, source_arcsec = _draw_source(view, rng, deflector, STRUCTURES["training"])
+        if features.max() <= 0.0:
+            continue
+        snr = spread_evenly(rng, 1.2 * FAINTEST_SNR, BRIGHTEST_SNR)
+        scene = _scaled(view, (light, galaxy), features, place, total, snr, 1)
+        if recognisable(scene.truth) and scene.features is not None:
+            left = float(scene.light.sum()) / total
+            return scene.features, left, scene.truth["area_psf"] * einstein / source_arcsec
+    return None
+
+
+def _shape(galaxy: NDArray[np.float32]) -> tuple[float, float]:
+    """Axis ratio and angle of light about the middle, by its second moments."""
+    half = galaxy.shape[0] // 2
+    rows, columns = np.indices(galaxy.shape) - half
+    weight = np.sqrt(np.maximum(galaxy, 0.0)) * (galaxy > 0.02 * galaxy.max())
+    xx, yy, xy = (float((weight * a * b).sum()) for a, b in ((columns, columns), (rows, rows), (columns, rows)))
+    low, high = np.linalg.eigvalsh(np.array([[xx, xy], [xy, yy]]) + 1e-9 * np.eye(2))
+    return float(np.sqrt(low / high)), 0.5 * math.atan2(2.0 * xy, xx - yy)
+
+
 def recognisable(truth: Mapping[str, float]) -> bool:
     """Whether a lens with this truth passes the cut that the module states (its Einstein radius always does)."""
     return (

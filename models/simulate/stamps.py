@@ -142,13 +142,18 @@ def _draw_stamp(
     # A lens and the impostor that is made like it are neighbours.
     pair = np.random.default_rng([seed, index // 2, TASKS.index(task), 1])
     n = int(pair.integers(1, 5)) if exposures is None else exposures
-    scene = with_field(view, _draw_scene(task, label, view, rng, settings, n, (seed, index)), rng)
+    scene = _draw_scene(task, label, view, rng, settings, n, (seed, index))
+    return _Stamp(photographed(scene, view, n, rng), label, scene, view, n)
+
+
+def photographed(scene: Scene, view: View, exposures: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """The stamp ``[64, 64]`` of a scene among what happens to lie around it, in a stack of ``exposures``."""
+    scene = with_field(view, scene, rng)
     light = scene.light if scene.features is None else scene.light + scene.features
     image = with_stars(view, seen(view, light), scene.stars)
     if len(scene.trails):
         add_trails(image, scene.trails, view.spread.core)
-    canvas = binned(exposed(view, image, n, rng), view.binning)
-    return _Stamp(stamp_of(canvas, rng), label, scene, view, n)
+    return stamp_of(binned(exposed(view, image, exposures, rng), view.binning), rng)
 
 
 @lru_cache(maxsize=4)

@@ -33,6 +33,8 @@ from models.training.classes import (
     number_loss,
 )
 from models.training.fit import MEAN_STEPS, Outcome, Run, fit
+from models.training.ownstamps import joined, own_stamps
+from models.training.particletable import BadStamps
 from models.training.stampbank import StampBank, make_stamps
 from models.weights import BadWeights, load, save
 
@@ -56,7 +58,8 @@ class ClassTraining:
     """What a recipe of a class needs to know.
 
     ``survey`` is ``all`` or one that stamps are drawn for; ``stamps`` are drawn before training; ``init_from`` names
-    weights to begin with, whose first ``freeze`` layers (blocks of VGG19) then learn no more.
+    weights to begin with, whose first ``freeze`` layers (blocks of VGG19) then learn no more. ``own`` is a folder of
+    the user's stamps and tables (``models.training.ownstamps``), learned from beside those that are drawn.
     """
 
     folder: Path
@@ -70,6 +73,7 @@ class ClassTraining:
     resume: bool = False
     init_from: str | None = None
     freeze: int = 0
+    own: Path | None = None
     learning_rate: float = 2e-3
 
     def run(self, folder: Path, device: torch.device, *, share: float = 1.0) -> Run:
@@ -90,7 +94,8 @@ class ClassTraining:
     def recipe(self) -> dict[str, Any]:
         """What is told of it in the weights."""
         told = asdict(self)
-        return {
+        own = {} if self.own is None else {"own": self.own.name}
+        return own | {
             name: told[name] for name in ("survey", "seed", "stamps", "steps", "init_from", "freeze", "learning_rate")
         }
 
@@ -213,7 +218,13 @@ def _bank(training: ClassTraining, task: Task) -> tuple[Stamps, Stamps]:
     for bank in banks:
         for _ in track(make_stamps(bank, max(training.workers, 1)), "drawing stamps", total=bank.parts):
             pass
-    return banks[0].stamps(), banks[1].stamps()
+    drawn = banks[0].stamps(), banks[1].stamps()
+    if training.own is None:
+        return drawn
+    if task == "discriminator":
+        raise BadStamps(f"{training.own}: the discriminator learns from drawn stamps alone")
+    own = own_stamps(training.own, task, survey=training.survey, seed=training.seed)
+    return joined([drawn[0], own[0]]), joined([drawn[1], own[1]])
 
 
 def _begin(network: nn.Module, training: ClassTraining, prefix: str) -> None:

@@ -63,6 +63,7 @@ class Training:
     init_from: str | None = None
     stamps: int = 40_000
     freeze: int = 0
+    own: Path | None = None
 
 
 def train_streaknet(training: Training) -> Outcome:

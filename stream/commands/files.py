@@ -17,12 +17,15 @@ from stream.settings import Settings  # noqa: TC001 - with_settings reads the an
 from stream.tables import replacing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 EXAMINATION = (
     *("survey", "device", "method", "threshold", "many_streaks", "expected_streaks_per_frame", "max_pixels"),
     *CLASS_SETTINGS,
 )
+
+# Fewer make no batch.
+FEWEST_STAMPS = 64
 
 
 def register(app: typer.Typer) -> None:
@@ -186,7 +189,14 @@ def train_command(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in --out.")] = False,
     init_from: Annotated[str | None, typer.Option(help="Begin with these weights: a shipped name or a file.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    stamps: Annotated[int, typer.Option(min=64, help="For lenses and mergers: stamps to draw first.")] = 40_000,
+    stamps: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="N|DIR",
+            help="For lenses and mergers: how many stamps to draw first (40000), or a folder of your own "
+            "(docs/classes.md); both may be given.",
+        ),
+    ] = None,
     freeze: Annotated[
         int, typer.Option(min=0, help="With --init-from: the first layers (vgg19: blocks) that learn no more.")
     ] = 0,
@@ -225,6 +235,7 @@ def train_command(
         linking.train_linker_command(out, fields=scenes, seed=seed, lists=lists or [])
         return
     with training_extra():
+        from models.training.particletable import BadStamps  # noqa: PLC0415
         from models.training.recipes import BadRecipe, Training, train  # noqa: PLC0415 - torch
         from models.weights import BadWeights  # noqa: PLC0415
     if (labels is None) != (frames is None):
@@ -233,6 +244,7 @@ def train_command(
         settings = {"seed": seed, "steps": steps, "minutes": minutes, "device": device, "resume": resume}
         _train_on_labels(name, out, labels, frames, init_from, settings)
         return
+    drawn, own = _stamps_asked(stamps or [])
     training = Training(
         out,
         survey=survey,
@@ -244,14 +256,28 @@ def train_command(
         device=device,
         resume=resume,
         init_from=init_from,
-        stamps=stamps,
+        stamps=drawn,
+        own=own,
         freeze=freeze,
     )
     try:
         outcome = train(name, training)
-    except (BadRecipe, BadWeights) as error:
+    except (BadRecipe, BadStamps, BadWeights) as error:
         raise typer.BadParameter(str(error)) from None
     typer.echo(f"step {outcome.step}, best validation loss {outcome.best_loss:.4f}, stopped by {outcome.stopped}")
+
+
+def _stamps_asked(words: Sequence[str]) -> tuple[int, Path | None]:
+    """How many stamps to draw, and the folder of the user's own."""
+    numbers = [int(word) for word in words if word.isdecimal()]
+    folders = [Path(word) for word in words if not word.isdecimal()]
+    if len(numbers) > 1 or len(folders) > 1:
+        raise typer.BadParameter("give one number, one folder, or one of each", param_hint="--stamps")
+    if numbers and numbers[0] < FEWEST_STAMPS:
+        raise typer.BadParameter(f"at least {FEWEST_STAMPS}", param_hint="--stamps")
+    if folders and not folders[0].is_dir():
+        raise typer.BadParameter(f"{folders[0]}: neither a number nor a folder", param_hint="--stamps")
+    return numbers[0] if numbers else 40_000, folders[0] if folders else None
 
 
 def _train_on_labels(
