@@ -50,6 +50,10 @@ def classify_command(
     pixel_scale: Annotated[
         float | None, typer.Option(min=0.001, metavar="ARCSEC", help="Of a pixel, where the file does not say.")
     ] = None,
+    fwhm: Annotated[
+        float | None,
+        typer.Option(min=0.001, metavar="ARCSEC", help="Of the PSF: one narrower than was trained with is widened."),
+    ] = None,
 ) -> None:
     """Judge stamps that show one object in their middle: the table of candidates, every stamp in it.
 
@@ -66,7 +70,7 @@ def classify_command(
     from stream.tables import csv_table  # noqa: PLC0415
 
     judge = _judge(what, settings)
-    images, headers, places, refused = _read_stamps(fits_files(stamps), settings, what, pixel_scale)
+    images, headers, places, refused = _read_stamps(fits_files(stamps), settings, what, pixel_scale, fwhm)
     rows = _candidates(images, places, judge)
     rank = _ranks(rows["ic"])
     with csv_table(out, LAYOUTS[what]) as add:
@@ -223,7 +227,7 @@ def _judge(task: str, settings: Settings) -> ClassPredictor:
 
 
 def _read_stamps(
-    files: Sequence[Path], settings: Settings, task: str, pixel_scale: float | None
+    files: Sequence[Path], settings: Settings, task: str, pixel_scale: float | None, fwhm: float | None = None
 ) -> tuple[NDArray[np.float32], list[FrameHeader], list[tuple[float, float]], list[str]]:
     """Stamps ``[n, 64, 64]`` as networks of ``task`` see them, their headers and middles; what could not be read."""
     from detector.fits import read_frames  # noqa: PLC0415
@@ -246,7 +250,7 @@ def _read_stamps(
                         f"{file} [{frame.header.extension}] does not say how large its pixels are: give --pixel-scale"
                     )
                     continue
-                image, x, y = prepared_stamp(frame.pixels, frame.mask, scale, task)
+                image, x, y = prepared_stamp(frame.pixels, frame.mask, scale, task, fwhm_arcsec=fwhm)
                 images.append(image)
                 places.append((x, y))
                 headers.append(replace(frame.header, pixel_scale_arcsec=scale))

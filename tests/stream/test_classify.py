@@ -60,6 +60,18 @@ def test_finer_pixels_are_brought_to_those_that_the_network_knows():
     assert resampled(image, 2.5).shape == (80, 80)
 
 
+def test_a_psf_narrower_than_was_trained_with_is_widened_and_a_wider_one_left():
+    pixels = galaxy(2, side=200)
+    nothing = np.zeros(pixels.shape, np.uint8)
+    as_is, sharp, wide = (
+        prepared_stamp(pixels, nothing, 0.05, "lenses", fwhm_arcsec=fwhm)[0] for fwhm in (None, 0.05, 0.3)
+    )
+    np.testing.assert_array_equal(wide, as_is)
+    # Less of its light is in its middle; the noise, measured again, is less too.
+    shares = [stamp[32, 32] / np.nansum(stamp[24:40, 24:40]) for stamp in (as_is, sharp)]
+    assert shares[1] < 0.9 * shares[0]
+
+
 def test_classify_judges_every_stamp_and_ranks_them_together(tmp_path, weights):
     out = tmp_path / "lenses.csv"
     words = ["classify", "lenses", str(written(tmp_path)), "--pixel-scale", "0.1", "--device", "cpu"]
