@@ -150,7 +150,8 @@ def find_candidates(
     levels = levels_of(whitened, header.pixel_scale_arcsec or header.survey.pixel_scale_arcsec)
     if levels is None:
         return Searched(nothing.lenses, nothing.mergers, Counter(), ("classes-not-searched",))
-    odds = class_map(levels.images[levels.coarse], networks.discriminator)
+    coarse = levels.images[levels.coarse]
+    odds = class_map(coarse, networks.discriminator)
     done("discriminator")
     dropped: Counter[str] = Counter()
     flags: list[str] = []
@@ -162,7 +163,9 @@ def find_candidates(
         if classifier is None:
             tables.append(empty_candidates())
             continue
-        rows, reasons = verdicts(levels, level, peaks(odds, name, networks.discriminator), classifier, header)
+        rows, reasons = verdicts(
+            levels, level, shortlist(coarse, odds, name, networks.discriminator), classifier, header
+        )
         tables.append(rows)
         dropped.update({f"{name}-{reason}": count for reason, count in reasons.items() if count})
         plural = "lenses" if name == "lens" else "mergers"
@@ -193,17 +196,29 @@ def peaks(odds: F4, name: str, discriminator: Discriminator) -> F8:
     return np.column_stack([*places, layer[rows, columns][order]]).astype(np.float64)
 
 
+def shortlist(coarse: F4, odds: F4, name: str, discriminator: Discriminator) -> F8:
+    """The places ``[n, 3]`` that a class is looked for at: x, y and log-odds, best first, each object once.
+
+    All but asteroids, whose trails have no peak, are centred on the light of ``coarse``.
+    """
+    found = peaks(odds, name, discriminator)
+    if name == "asteroid":
+        return found
+    places = [centred(coarse, x, y) for x, y in found[:, :2]]
+    return np.array([(*places[k], found[k, 2]) for k in one_each(places)], np.float64).reshape(-1, 3)
+
+
 def verdicts(
     levels: Levels, level: int, found: F8, classifier: Classifier, header: FrameHeader
 ) -> tuple[NDArray[np.void], Counter[str]]:
-    """The candidates among peaks ``[n, 3]``, as the network of the class sees them at ``level``; and what was dropped.
+    """The candidates among places ``[n, 3]`` in coarse pixels, as their network sees them at ``level``; and drops.
 
     ``many`` counts what a bound on numbers took away.
     """
-    coarse, image = levels.images[levels.coarse], levels.images[level]
-    most = max(LEAST_PEAKS, round(PEAKS_PER_MPX * coarse.size * 1e-6))
+    image = levels.images[level]
+    most = max(LEAST_PEAKS, round(PEAKS_PER_MPX * levels.images[levels.coarse].size * 1e-6))
     reasons = Counter(many=max(0, len(found) - most))
-    places = one_each([centred(coarse, x, y) for x, y in found[:most, :2]])
+    places = [(int(x), int(y)) for x, y in found[:most, :2]]
     places = [_centred_at(image, place, 2 ** (levels.coarse - level)) for place in places]
     stamps = cut_stamps(image, places)
     core = stamps[
@@ -229,12 +244,12 @@ def verdicts(
     return rows, reasons
 
 
-def one_each(places: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The places (best first) without those that are the same object as one before them."""
-    kept: list[tuple[int, int]] = []
-    for x, y in places:
-        if all(math.hypot(x - a, y - b) >= ONE_OBJECT_PX for a, b in kept):
-            kept.append((x, y))
+def one_each(places: Sequence[tuple[int, int]]) -> list[int]:
+    """Which of the places (best first) are not the same object as one before them."""
+    kept: list[int] = []
+    for k, (x, y) in enumerate(places):
+        if all(math.hypot(x - places[j][0], y - places[j][1]) >= ONE_OBJECT_PX for j in kept):
+            kept.append(k)
     return kept
 
 

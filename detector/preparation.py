@@ -16,7 +16,7 @@ from detector.psfmeasurement import measure_psf
 from detector.sky import measure_sky, noise_at
 from detector.spikes import bright_stars
 from detector.stopwatch import Stopwatch
-from detector.tiling import Tiling
+from detector.tiling import Tiling, unpadded
 from detector.whitening import whiten
 
 if TYPE_CHECKING:
@@ -76,6 +76,14 @@ def prepare(frame: Frame, network: StreakNetwork, done: Stopwatch | None = None)
     psf = measure_psf(frame.pixels, mask, sky, fallback_fwhm_px=profile_fwhm_px(frame.header))
     done("psf")
     return Prepared(frame.header, mask, sky, psf, padded, tiling.margin)
+
+
+def whitened_frame(frame: Frame, tiling: Tiling) -> NDArray[np.float32]:
+    """The pixels of a frame ``[h, w]`` in sigma of the sky, NaN where masked: for who looks for no streaks."""
+    mask = find_defects(frame.pixels, frame.mask, saturation_e=frame.header.saturation_e)
+    sky = measure_sky(frame.pixels, mask)
+    padded = whiten(frame.pixels, mask, sky, window=tiling.window, step=tiling.step)
+    return unpadded(padded, frame.header.shape, tiling)
 
 
 def profile_fwhm_px(header: FrameHeader) -> float:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from models.evaluate.classes import roc
+from models.evaluate.classframes import curve
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.evaluate.classes import ClassReport, Judgement
+    from models.evaluate.classframes import Ensemble
 
 COLUMNS, ROWS = 10, 2
 GAP_PX = 4
@@ -51,6 +53,22 @@ def draw_curves(
     axes.set(xlabel="probability said", ylabel="share that is true")
     axes.legend()
     figure.savefig(folder / "reliability.png", dpi=120, metadata={"Software": None})
+    plt.close(figure)
+
+
+def draw_completeness(folder: Path, found: Mapping[str, Ensemble]) -> None:
+    """Write ``completeness.png``: of each class, purity against completeness as the floor of its map sinks."""
+    import matplotlib as mpl  # noqa: PLC0415 - an extra, and slow to import
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt  # noqa: PLC0415
+
+    figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
+    for name, one in found.items():
+        axes.plot(*curve(one).T, label=f"{name} ({len(one.best)})")
+    axes.set(xlim=(0, 1.01), ylim=(0, 1.01), xlabel="completeness", ylabel="purity of what is handed on")
+    axes.legend()
+    figure.savefig(folder / "completeness.png", dpi=120, metadata={"Software": None})
     plt.close(figure)
 
 

@@ -32,9 +32,11 @@ from models.training.classes import (
     number_batches,
     number_loss,
 )
+from models.training.discriminator import SkyValidation, sky_batches, sky_loss
 from models.training.fit import MEAN_STEPS, Outcome, Run, fit
 from models.training.ownstamps import joined, own_stamps
 from models.training.particletable import BadStamps
+from models.training.skyframes import SkyFrames, frames_seed, make_frames
 from models.training.stampbank import StampBank, make_stamps
 from models.weights import BadWeights, load, save
 
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from models.training.classes import StampBatch
+    from models.training.skyframes import SkyFrame
     from models.training.stampbank import Stamps, Task
 
 CLASSIFIERS, REGRESSORS = 2, 2
@@ -60,6 +62,7 @@ class ClassTraining:
     ``survey`` is ``all`` or one that stamps are drawn for; ``stamps`` are drawn before training; ``init_from`` names
     weights to begin with, whose first ``freeze`` layers (blocks of VGG19) then learn no more. ``own`` is a folder of
     the user's stamps and tables (``models.training.ownstamps``), learned from beside those that are drawn.
+    The discriminator is shown ``frames`` whole frames of each survey.
     """
 
     folder: Path
@@ -75,6 +78,7 @@ class ClassTraining:
     freeze: int = 0
     own: Path | None = None
     learning_rate: float = 2e-3
+    frames: int = 0
 
     def run(self, folder: Path, device: torch.device, *, share: float = 1.0) -> Run:
         """The run of one network in ``folder``, with a share of the time."""
@@ -157,17 +161,24 @@ def train_vgg19(training: ClassTraining, device: torch.device) -> Outcome:
 
 
 def train_discriminator(training: ClassTraining, device: torch.device) -> Outcome:
-    """Train the discriminator on stamps of its window's size: ``folder/discriminator.safetensors``."""
+    """Train the discriminator on stamps, and on whole frames if wanted: ``folder/discriminator.safetensors``."""
     learned, held = _bank(training, "discriminator")
     network = Discriminator()
     _begin(network, training, "")
-    batches = class_batches(learned, training.seed, window=WINDOW_PX)
-    outcome = _learn(network, training, device, "run", batches, map_loss, MapValidation(held), 1.0)
+    validate: Callable[[nn.Module], Mapping[str, float]] = MapValidation(held)
+    if training.frames:
+        skies, held_skies = _skies(training)
+        validate = SkyValidation(held, held_skies)
+        batches = sky_batches(learned, skies, training.seed)
+        outcome = _learn(network, training, device, "run", batches, sky_loss, validate, 1.0)
+    else:
+        alone = class_batches(learned, training.seed, window=WINDOW_PX)
+        outcome = _learn(network, training, device, "run", alone, map_loss, validate, 1.0)
     facts = {
         "network": "discriminator",
-        "recipe": training.recipe(),
+        "recipe": {**training.recipe(), "frames": training.frames},
         "class_weights": dict.fromkeys(CLASSES, 1.0),
-        "validation": dict(MapValidation(held)(network)),
+        "validation": dict(validate(network)),
     }
     save(training.folder / "discriminator.safetensors", network.state_dict(), facts)
     return outcome
@@ -227,6 +238,19 @@ def _bank(training: ClassTraining, task: Task) -> tuple[Stamps, Stamps]:
     return joined([drawn[0], own[0]]), joined([drawn[1], own[1]])
 
 
+def _skies(training: ClassTraining) -> tuple[list[SkyFrame], list[SkyFrame]]:
+    """Whole frames to learn from, and one of each survey of the next seed to validate on."""
+    folder = training.folder / "frames"
+    banks = [
+        SkyFrames(folder, frames_seed(training.seed), training.frames, training.survey),
+        SkyFrames(folder, frames_seed(training.seed + 1), 1, training.survey),
+    ]
+    for bank in banks:
+        for _ in track(make_frames(bank, max(training.workers, 1)), "drawing frames", total=bank.parts):
+            pass
+    return banks[0].frames(), banks[1].frames()
+
+
 def _begin(network: nn.Module, training: ClassTraining, prefix: str) -> None:
     """Take the weights of ``init_from`` and freeze the first layers.
 
@@ -255,7 +279,7 @@ def _learn(
     training: ClassTraining,
     device: torch.device,
     name: str,
-    batches: Iterator[StampBatch],
+    batches: Iterator[Any],
     loss: Callable[[nn.Module, Any], Tensor],
     validate: Callable[[nn.Module], Mapping[str, float]],
     share: float,

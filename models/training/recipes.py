@@ -64,6 +64,7 @@ class Training:
     stamps: int = 40_000
     freeze: int = 0
     own: Path | None = None
+    frames: int = 0
 
 
 def train_streaknet(training: Training) -> Outcome:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 import typer
 
+from stream.commands.discriminating import calibrate_discriminator
 from stream.commands.evaluation import FIRST_EVALUATION_SEED
 from stream.commands.evaluation import app as evaluation_app
 from stream.commands.examination import training_extra
@@ -148,7 +149,7 @@ def mergers_command(
 
 
 def calibrate_command(
-    name: Annotated[str, typer.Argument(help="Shipped weights or a file: denselens, resnet, merger, vgg19.")],
+    name: Annotated[str, typer.Argument(help="Shipped weights or a file: denselens, ..., discriminator.")],
     out: Annotated[Path, typer.Option(dir_okay=False, help="The calibrated weights (.safetensors).")],
     labels: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help="CSV with the columns stamp (a FITS file), label.")
@@ -159,11 +160,17 @@ def calibrate_command(
     ] = None,
     pixel_scale: Annotated[float | None, typer.Option(min=0.001, help="Of the stamps, where they do not say.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    simulated: Annotated[
+        list[Path] | None, typer.Option(exists=True, file_okay=False, help="For discriminator: folders of `simulate`.")
+    ] = None,
 ) -> None:
     """Make the probabilities of a network mean what they say on your own labelled stamps, or for another share.
 
     The networks stay as they are; the curve and the threshold are new. With fewer than 1,000 stamps that are none the
     threshold stays at the network's own answer, for a rate of one in a thousand cannot be seen.
+
+    The discriminator is calibrated on whole frames of `simulate` with lenses and mergers (--simulated): the weights of
+    its classes are scanned, the scan is kept beside OUT, and the floors of the purest weights lose none of the objects.
 
     For example:
 
@@ -171,7 +178,11 @@ def calibrate_command(
     """
     from models.calibration import curve_of, fit_curve, recalibrated  # noqa: PLC0415
     from models.weights import BadWeights, load, save  # noqa: PLC0415
+    from stream.settings import load_settings  # noqa: PLC0415
 
+    if simulated:
+        calibrate_discriminator(name, simulated, out, load_settings(None, {"device": device}))
+        return
     if labels is None and rate is None:
         raise typer.BadParameter("give --labels, --rate, or both")
     try:

@@ -200,6 +200,9 @@ def train_command(
     freeze: Annotated[
         int, typer.Option(min=0, help="With --init-from: the first layers (vgg19: blocks) that learn no more.")
     ] = 0,
+    sky_frames: Annotated[
+        int, typer.Option(min=0, help="For discriminator: whole frames of each survey to draw, to learn from besides.")
+    ] = 0,
     labels: Annotated[
         Path | None,
         typer.Option(
@@ -259,6 +262,7 @@ def train_command(
         stamps=drawn,
         own=own,
         freeze=freeze,
+        frames=sky_frames,
     )
     try:
         outcome = train(name, training)
