@@ -68,7 +68,7 @@ def test_settings_shows_each_setting_with_its_origin_and_no_secret(tmp_path, mon
     result = CliRunner().invoke(app, ["settings", "--config", str(config)])
     assert result.exit_code == 0
     assert "hay&stack" not in result.output
-    lines = {words[1]: words for line in result.output.splitlines() if len(words := line.split()) > 4}
+    lines = {words[1]: words for line in result.stdout.splitlines() if len(words := line.split()) > 4}
     assert set(Settings.model_fields) <= set(lines)
     assert "night." in lines["topic_prefix"]
     assert "environment" in lines["topic_prefix"]
