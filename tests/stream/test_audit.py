@@ -34,7 +34,7 @@ def audit(settings, *more):
     result = CliRunner().invoke(app, [*words, "--group-id", settings.group_id, *more])
     structlog.reset_defaults()  # the next worker of this test does not write to where this command did
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
-    return result.exit_code, result.stdout
+    return result.exit_code, result.stdout + result.stderr
 
 
 def problems(output):
