@@ -26,7 +26,7 @@ def rejected(settings, *more):
     result = CliRunner().invoke(app, [*words, *more])
     structlog.reset_defaults()  # the next worker of this test does not write to where this command did
     assert result.exit_code == 0, result.output
-    return (result.stdout + result.stderr).splitlines()
+    return (result.stderr + result.stdout).splitlines()
 
 
 def work(settings, frames):
