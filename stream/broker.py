@@ -527,7 +527,11 @@ class ExactlyOnce:
             # when it sometimes does not find its way back to a broker that was away; a new worker finds it at once.
             delivery_timeout_ms=int(self.patience_s * 1000),
         )
-        producer.init_transactions()
+        try:
+            producer.init_transactions()
+        except kafka_errors.KafkaError:
+            producer.close(timeout=0)
+            raise
         return producer
 
 

@@ -36,8 +36,8 @@ from models.training.discriminator import SkyValidation, sky_batches, sky_loss
 from models.training.fit import MEAN_STEPS, Outcome, Run, fit
 from models.training.ownstamps import joined, own_stamps
 from models.training.particletable import BadStamps
-from models.training.skyframes import SkyFrames, frames_seed, make_frames
-from models.training.stampbank import StampBank, make_stamps
+from models.training.skyframes import SkyFrames, frames_seed
+from models.training.stampbank import StampBank, make_parts
 from models.weights import BadWeights, load, save
 
 if TYPE_CHECKING:
@@ -227,7 +227,7 @@ def _bank(training: ClassTraining, task: Task) -> tuple[Stamps, Stamps]:
         StampBank(folder, task, training.survey, training.seed + 1, max(training.stamps // VALIDATION_SHARE, 40)),
     ]
     for bank in banks:
-        for _ in track(make_stamps(bank, max(training.workers, 1)), "drawing stamps", total=bank.parts):
+        for _ in track(make_parts(bank, max(training.workers, 1)), "drawing stamps", total=bank.parts):
             pass
     drawn = banks[0].stamps(), banks[1].stamps()
     if training.own is None:
@@ -246,7 +246,7 @@ def _skies(training: ClassTraining) -> tuple[list[SkyFrame], list[SkyFrame]]:
         SkyFrames(folder, frames_seed(training.seed + 1), 1, training.survey),
     ]
     for bank in banks:
-        for _ in track(make_frames(bank, max(training.workers, 1)), "drawing frames", total=bank.parts):
+        for _ in track(make_parts(bank, max(training.workers, 1)), "drawing frames", total=bank.parts):
             pass
     return banks[0].frames(), banks[1].frames()
 

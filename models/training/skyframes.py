@@ -8,9 +8,7 @@ at the discriminator's pixels with what was put in. A part of it may be deleted 
 from __future__ import annotations
 
 import csv
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from multiprocessing import get_context
 from typing import TYPE_CHECKING
 
 import numba
@@ -25,7 +23,6 @@ from models.networks.discriminator import CLASSES, STEP_PX, WINDOW_PX
 from models.training.stampbank import LARGEST_SIGMA
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -106,18 +103,6 @@ class SkyFrames:
 def frames_seed(seed: int) -> int:
     """The first seed of the frames of a training of ``seed``: far from those of stamps, below those of evaluation."""
     return 400_000 + 10_000 * (seed % 40)
-
-
-def make_frames(frames: SkyFrames, processes: int) -> Iterator[int]:
-    """Draw every frame that is not there yet; gives the number of each as it is done."""
-    if processes <= 1:
-        for part in range(frames.parts):
-            frames.make(part)
-            yield part
-        return
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        for part, _ in enumerate(pool.map(frames.make, range(frames.parts))):
-            yield part
 
 
 def dense_plan(kind: str) -> Plan:

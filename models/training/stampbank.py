@@ -10,7 +10,7 @@ from __future__ import annotations
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numba
 import numpy as np
@@ -103,7 +103,20 @@ class StampBank:
         )
 
 
-def make_stamps(bank: StampBank, processes: int) -> Iterator[int]:
+class Bank(Protocol):
+    """What is drawn in parts, each by itself and only once."""
+
+    @property
+    def parts(self) -> int:
+        """How many parts there are."""
+        ...
+
+    def make(self, part: int) -> None:
+        """Draw this part unless it is there."""
+        ...
+
+
+def make_parts(bank: Bank, processes: int) -> Iterator[int]:
     """Draw every part of a bank that is not there yet; gives the number of each as it is done."""
     if processes <= 1 or bank.parts <= 1:
         for part in range(bank.parts):
