@@ -519,20 +519,10 @@ class ExactlyOnce:
         """Give a producer whose transactions can begin."""
         # The group's generation fences (KIP-447), so the id only has to be nobody else's.
         transactional_id = f"{self.settings.topic_prefix}{self.settings.group_id}-{uuid.uuid4()}"
-        producer = KafkaProducer(
-            **producer_options(self.settings),
-            transactional_id=transactional_id,
-            transaction_timeout_ms=int(self.settings.transaction_timeout_s * 1000),
-            # What is older is aborted by the broker anyway. Two minutes, as by default, are also what the client spends
-            # when it sometimes does not find its way back to a broker that was away; a new worker finds it at once.
-            delivery_timeout_ms=int(self.patience_s * 1000),
-        )
-        try:
-            producer.init_transactions()
-        except kafka_errors.KafkaError:
-            producer.close(timeout=0)
-            raise
-        return producer
+        # What is older is aborted by the broker anyway. Two minutes, as by default, are also what the client spends
+        # when it sometimes does not find its way back to a broker that was away; a new worker finds it at once.
+        delivery_ms = int(self.patience_s * 1000)
+        return open_transactional_producer(self.settings, transactional_id, delivery_timeout_ms=delivery_ms)
 
 
 def _put_back(source: Source, message: Message, error: Exception) -> None:
@@ -555,6 +545,24 @@ def producer_options(settings: Settings) -> dict[str, Any]:
         "max_request_size": UNLIMITED_BYTES,
         "allow_auto_create_topics": False,
     }
+
+
+def open_transactional_producer(settings: Settings, transactional_id: str, **options: Any) -> KafkaProducer:
+    """Give a producer whose transactions can begin; where they cannot it is closed, threads and connections with it.
+
+    What an earlier one of the same id left open is ended, and that one is fenced.
+    """
+    producer = KafkaProducer(
+        **producer_options(settings),
+        transactional_id=transactional_id,
+        transaction_timeout_ms=int(settings.transaction_timeout_s * 1000),
+        **options,
+    )
+    with contextlib.ExitStack() as undone:
+        undone.callback(producer.close, timeout=0)
+        producer.init_transactions()
+        undone.pop_all()
+    return producer
 
 
 def transaction_patience_s(settings: Settings) -> float:

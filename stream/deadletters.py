@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING
 from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 
-from stream.broker import LAST_WORD_S, BrokerError, producer_options, publish, transaction_patience_s, within
+from stream.broker import (
+    LAST_WORD_S,
+    BrokerError,
+    open_transactional_producer,
+    producer_options,
+    publish,
+    transaction_patience_s,
+    within,
+)
 from stream.logreader import LogReader
 from stream.messages import ANSWERS, FRAMES, LEFT_OUT, REJECTED, REPLAY_OF, Output
 from stream.topics import create_log_of_keys
@@ -104,15 +112,11 @@ class Replayer:
         self.settings = settings
         self.transactional = settings.delivery == "exactly-once"
         create_log_of_keys(settings, REPLAYED)
-        options = producer_options(settings)
-        if self.transactional:
-            options |= {
-                "transactional_id": f"{settings.topic_prefix}{REPLAYED}",
-                "transaction_timeout_ms": int(settings.transaction_timeout_s * 1000),
-            }
-        self.producer = KafkaProducer(**options)
-        if self.transactional:
-            self.producer.init_transactions()
+        self.producer = (
+            open_transactional_producer(settings, f"{settings.topic_prefix}{REPLAYED}")
+            if self.transactional
+            else KafkaProducer(**producer_options(settings))
+        )
         # After the line above no earlier run can add to it.
         with contextlib.closing(LogReader(settings, REPLAYED)) as log:
             self.sent = {message.key for message in log}

@@ -35,6 +35,7 @@ from stream.broker import (
     check_reachable,
     consumer,
     explained,
+    open_transactional_producer,
     producer_options,
     publish,
 )
@@ -188,14 +189,12 @@ class Linker:
             allow_auto_create_topics=False,
         )
         self._check_topics()
-        transactional = {
-            "transactional_id": f"{settings.topic_prefix}{linker_group(settings)}-{uuid.uuid4()}",
-            "transaction_timeout_ms": int(settings.transaction_timeout_s * 1000),
-        }
         self.exactly_once = settings.delivery == "exactly-once"
-        self.producer = KafkaProducer(**producer_options(settings), **(transactional if self.exactly_once else {}))
-        if self.exactly_once:
-            self.producer.init_transactions()
+        self.producer = (
+            open_transactional_producer(settings, f"{settings.topic_prefix}{linker_group(settings)}-{uuid.uuid4()}")
+            if self.exactly_once
+            else KafkaProducer(**producer_options(settings))
+        )
         self.consumer.subscribe([settings.topic(STREAKS), settings.topic(CANDIDATES)])
         self.group: ConsumerGroupMetadata = self.consumer.group_metadata()
 

@@ -26,6 +26,7 @@ from stream.broker import (
     LAST_WORD_S,
     BrokerError,
     check_size,
+    open_transactional_producer,
     producer_options,
     publish,
     transaction_patience_s,
@@ -134,15 +135,11 @@ class Run:
         self.name = name
         self.transactional = settings.delivery == "exactly-once"
         create_log_of_keys(settings, SENT)
-        options = producer_options(settings)
-        if self.transactional:
-            options |= {
-                "transactional_id": f"{settings.topic_prefix}{SENT}-{name}",
-                "transaction_timeout_ms": int(settings.transaction_timeout_s * 1000),
-            }
-        self.producer = KafkaProducer(**options)
-        if self.transactional:
-            self.producer.init_transactions()
+        self.producer = (
+            open_transactional_producer(settings, f"{settings.topic_prefix}{SENT}-{name}")
+            if self.transactional
+            else KafkaProducer(**producer_options(settings))
+        )
         # After the line above no earlier replay of this run can add to it.
         self.sent = sent_before(settings, name)
 
