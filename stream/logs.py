@@ -1,5 +1,8 @@
 """Logs: events with fields, on standard error, for people or as one JSON object a line.
 
+What ``sys.stderr`` is, is asked each time that something is written: whoever catches what one command says gives it
+back afterwards, and the threads of a client may still have something to tell then.
+
 kafka-python logs through the standard library; its warnings are rendered the same way, so that an operator greps one
 format. Nothing is ever logged from the settings' secrets: they stay ``SecretStr`` until the client takes them.
 """
@@ -30,10 +33,10 @@ def configure_logs(style: Literal["console", "json"], *, level: int = logging.IN
     structlog.configure(
         processors=[*shared, structlog.processors.format_exc_info, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),
         cache_logger_on_first_use=False,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(_StandardError())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -46,6 +49,18 @@ def configure_logs(style: Literal["console", "json"], *, level: int = logging.IN
     # It warns whenever its thread waited a tenth of a second for the interpreter: on a busy worker, all the time.
     logging.getLogger("kafka.net.selector").setLevel(logging.ERROR)
     logging.getLogger("kafka.coordinator.consumer").addFilter(_not_held_offsets)
+
+
+class _StandardError:
+    """A stream that is what ``sys.stderr`` is at the time."""
+
+    def write(self, text: str) -> None:
+        """Write it there."""
+        sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Have it seen."""
+        sys.stderr.flush()
 
 
 def _not_held_offsets(record: logging.LogRecord) -> bool:

@@ -1,6 +1,5 @@
 """Brokers for the tests: Apache Kafka itself, and the embedded one."""
 
-import logging
 import os
 import subprocess
 import sys
@@ -14,18 +13,12 @@ from stream.embedded import broker_command
 from stream.settings import load_settings
 from tests.kafka_broker import KafkaBroker, NoKafkaError, free_port, wait_for_port
 
-# The threads of a client that an earlier test left behind may still complain, into a stream that is closed.
-logging.raiseExceptions = False
-
 
 @pytest.fixture(autouse=True)
-def logs_go_where_they_went():
-    """A command run inside a test sends the logs to that test's standard error, which is closed after it."""
+def logs_look_as_they_did():
+    """A command run inside a test sets how logs look, for every test behind it too."""
     yield
     structlog.reset_defaults()
-    for handler in logging.root.handlers[:]:
-        if isinstance(handler, logging.StreamHandler) and getattr(handler.stream, "closed", False):
-            logging.root.removeHandler(handler)
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import fastavro
 import pytest
-import structlog
 from kafka import KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 from kafka.structs import OffsetAndMetadata
@@ -32,7 +31,6 @@ def work(settings, frames):
 def audit(settings, *more):
     words = ["audit", "--bootstrap-servers", settings.bootstrap_servers, "--topic-prefix", settings.topic_prefix]
     result = CliRunner().invoke(app, [*words, "--group-id", settings.group_id, *more])
-    structlog.reset_defaults()  # the next worker of this test does not write to where this command did
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exc_info
     return result.exit_code, result.stdout + result.stderr
 

@@ -3,7 +3,6 @@
 import threading
 
 import pytest
-import structlog
 from typer.testing import CliRunner
 
 from stream.broker import BrokerError
@@ -24,7 +23,6 @@ OWN = (("name", b"night/7.fits"), ("x", b"\xff\x00"))
 def rejected(settings, *more):
     words = ["rejected", "--bootstrap-servers", settings.bootstrap_servers, "--topic-prefix", settings.topic_prefix]
     result = CliRunner().invoke(app, [*words, *more])
-    structlog.reset_defaults()  # the next worker of this test does not write to where this command did
     assert result.exit_code == 0, result.output
     return (result.stderr + result.stdout).splitlines()
 

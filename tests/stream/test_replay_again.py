@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import structlog
 from typer.testing import CliRunner
 
 from stream.cli import app
@@ -24,7 +23,6 @@ PROCESSING = {"timeProcessedMjdTai", "timeArrivedMjdTai", "seconds"}
 def typed(*words):
     done = CliRunner().invoke(app, [str(word) for word in words])
     assert done.exit_code == 0, done.output
-    structlog.reset_defaults()  # the command's standard error is closed by now
 
 
 def answers(settings):
