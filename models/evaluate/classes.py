@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 FALSE_RATES = (1e-2, 1e-3, 1e-4)
 # Negatives above the cut that are enough to say where a rate lies.
 ENOUGH_FALSE = 10
-TOP = (10, 30, 100, 300)
+# What is best of a sky of so many galaxies, in rows of the page.
+SKY_GALAXIES = 100_000
+TOP = (10, 30, 100, 300, 1000)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,19 +96,42 @@ def roc(score: NDArray[np.float64], true: NDArray[np.bool_]) -> NDArray[np.float
     return np.column_stack([np.cumsum(~true[order]) / (~true).sum(), np.cumsum(true[order]) / true.sum()])
 
 
-def purity_of_top(score: NDArray[np.float64], true: NDArray[np.bool_], count: int, rate: float) -> float:
-    """The share of true ones among the ``count`` best of a sky on which the share ``rate`` of all is true.
+def purity_of_top(
+    score: NDArray[np.float64], true: NDArray[np.bool_], count: int, *, rate: float, galaxies: int = SKY_GALAXIES
+) -> float:
+    """The share of true ones among the ``count`` best of so many ``galaxies``, of which the share ``rate`` is true.
 
-    The false ones of the sample count as many times as there are too few of them. NaN for more than the sample holds,
-    and where one false one of the sample would stand for more than ``count`` on the sky: then it cannot be seen.
+    A stamp of the sample stands for as many galaxies of its class as the sky has for each that was drawn; so the more
+    stamps, the fewer of the best can be judged. NaN where ``count`` is less than what ``ENOUGH_FALSE`` false stamps
+    stand for, and where it is all of the sky.
     """
-    weight = (1.0 - rate) / rate * true.sum() / max((~true).sum(), 1)
+    false_worth = galaxies * (1.0 - rate) / max((~true).sum(), 1)
+    true_worth = galaxies * rate / max(true.sum(), 1)
     order = np.argsort(-score, kind="stable")
-    rows = np.cumsum(np.where(true[order], 1.0, weight))
-    inside = rows <= count
-    if weight > count or not inside.any() or inside.all():
+    taken = np.cumsum(np.where(true[order], true_worth, false_worth))
+    if count < ENOUGH_FALSE * false_worth or count >= galaxies:
         return float("nan")
-    return float(true[order][inside].sum() / rows[inside][-1])
+    last = int(np.searchsorted(taken, count))
+    found = float(true[order][:last].sum()) * true_worth
+    # Of the stamp at the edge only that part of what it stands for is among the best which there is room for.
+    if true[order][last]:
+        found += count - (float(taken[last]) - true_worth)
+    return found / count
+
+
+def top_markdown(judgements: Mapping[str, Judgement], true: NDArray[np.bool_], *, rate: float) -> str:
+    """The purity of the best of a sky of ``SKY_GALAXIES``, one row a judge."""
+    lines = [
+        f"Purity of the best of {SKY_GALAXIES:,} galaxies of which {SKY_GALAXIES * rate:,.0f} are true.",
+        f"A dash: fewer than {ENOUGH_FALSE} false stamps would stand for them all; draw more.",
+        "",
+        f"| judge | {' | '.join(f'best {count}' for count in TOP)} |",
+        "|---" * (1 + len(TOP)) + "|",
+    ]
+    for name, one in judgements.items():
+        purities = (_number(purity_of_top(one.score, true, count, rate=rate)) for count in TOP)
+        lines.append(f"| {name} | {' | '.join(purities)} |")
+    return "\n".join(lines)
 
 
 def class_markdown(title: str, reports: Mapping[str, ClassReport], remarks: tuple[str, ...] = ()) -> str:

@@ -1,8 +1,9 @@
 """A bank of labelled stamps: drawn once by several processes, kept in the run's folder, learned from many times.
 
 Each part of a bank is a file that may be deleted at any time: it is drawn again from the bank's seed and its own
-number. Half precision holds a stamp's pixels to a thousandth, far below the noise that they are in. At night it fails
-on a full disk: a part is written whole or not at all.
+number, and so is one that holds fewer stamps than are wanted now. Half precision holds a stamp's pixels to a
+thousandth, far below the noise that they are in. At night it fails on a full disk: a part is written whole or not at
+all.
 """
 
 from __future__ import annotations
@@ -71,12 +72,12 @@ class StampBank:
         from models.simulate.stamps import draw_stamps  # noqa: PLC0415 - numba compiles when it is run
 
         path = self.path(part)
-        if path.exists():
+        if self._there(part):
             return
         numba.set_num_threads(1)
         drawn = draw_stamps(
             self.task,
-            min(PART, self.count - part * PART),
+            self._wanted(part),
             survey=self.survey,
             seed=self.seed,
             settings=self.settings,
@@ -90,17 +91,30 @@ class StampBank:
         partial.replace(path)
 
     def stamps(self) -> Stamps:
-        """All that is there, part after part."""
+        """The ``count`` stamps, part after part."""
         parts = []
         for part in range(self.parts):
             with np.load(self.path(part)) as stored:
-                parts.append(Stamps(stored["pixels"], stored["label"], stored["ic"], stored["kind"]))
+                own = Stamps(stored["pixels"], stored["label"], stored["ic"], stored["kind"])
+            parts.append(own.take(np.arange(self._wanted(part))))
         return Stamps(
             np.concatenate([part.pixels for part in parts]),
             np.concatenate([part.label for part in parts]),
             np.concatenate([part.ic for part in parts]),
             np.concatenate([part.kind for part in parts]),
         )
+
+    def _wanted(self, part: int) -> int:
+        """How many stamps of a part are asked for: all but for the last."""
+        return min(PART, self.count - part * PART)
+
+    def _there(self, part: int) -> bool:
+        """Whether a part lies there with stamps enough: a bank of fewer may have been drawn into the same folder."""
+        path = self.path(part)
+        if not path.exists():
+            return False
+        with np.load(path) as stored:
+            return len(stored["label"]) >= self._wanted(part)
 
 
 class Bank(Protocol):

@@ -15,7 +15,7 @@ import typer
 from stream.commands.discriminating import calibrate_discriminator
 from stream.commands.evaluation import FIRST_EVALUATION_SEED
 from stream.commands.evaluation import app as evaluation_app
-from stream.commands.examination import training_extra
+from stream.commands.examination import progress_bar, training_extra
 from stream.commands.options import with_settings
 from stream.settings import Settings  # noqa: TC001 - with_settings reads the annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from detector.frame import FrameHeader
     from models.classpredictor import ClassPredictor
     from models.evaluate.classes import Judgement
-    from models.training.stampbank import Task
+    from models.training.stampbank import Stamps, Task
 
 FIRST_SEED = FIRST_EVALUATION_SEED + 700
 # A lens is as rare among massive galaxies, a merger among galaxies (Collett 2015; Lotz et al. 2011).
@@ -94,32 +94,31 @@ def lenses_command(
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder for all that is written.")] = Path("evaluation"),
     stamps: Annotated[int, typer.Option(min=100, help="To draw, half of them lenses.")] = 4_000,
     seed: Annotated[int, typer.Option(min=FIRST_EVALUATION_SEED, help="No training takes these.")] = FIRST_SEED,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that draw stamps.")] = 1,
     survey: Annotated[str, typer.Option(help="all, or one that stamps are drawn for.")] = "all",
     baseline: Annotated[str, typer.Option(help="Weights to stand beside it; empty for none.")] = "resnet",
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw them (matplotlib).")] = True,
 ) -> None:
     """ROC, rank order and probabilities of the lens networks on simulated stamps, beside the floor of hand-made shapes.
 
+    The stamps are kept in OUT/bank, a thousand a file: what was drawn there before is not drawn again.
+
     For example:
 
         needlestream evaluate lenses --stamps 20000 --out lenses
     """
-    judge, true, pixels, judgements = _judged("lenses", settings, stamps, seed, survey, "training", baseline)
+    drawn = _drawn(out / "bank", "lenses", survey, seed, stamps, "training", workers)
+    judge, true, pixels, judgements = _judged("lenses", drawn, settings, baseline)
     ic, _ = judge.content(pixels)
-    from models.evaluate.classes import Judgement, purity_of_top  # noqa: PLC0415
+    from models.evaluate.classes import Judgement, top_markdown  # noqa: PLC0415
 
-    judgements["rank by IC, of what is above the threshold"] = Judgement(
-        np.where(judgements[judge.name].probability >= judge.threshold, 1e6 + ic, judgements[judge.name].score)  # type: ignore[operator]
-    )
-    tops = [
-        f"Purity of the {count} best where one galaxy in {1 / BASE_RATES['lenses']:.0f} is a lens: "
-        + ", ".join(
-            f"{name} {purity_of_top(one.score, true, count, BASE_RATES['lenses']):.3f}"
-            for name, one in judgements.items()
+    # Not every network says how much a lens has to tell.
+    if np.isfinite(ic).all():
+        judgements["rank by IC, of what is above the threshold"] = Judgement(
+            np.where(judgements[judge.name].probability >= judge.threshold, 1e6 + ic, judgements[judge.name].score)  # type: ignore[operator]
         )
-        for count in (30, 100, 300)
-    ]
-    _write(out, "Lenses in simulated stamps", judgements, true, pixels, judge.name, tuple(tops), plots=plots)
+    best = top_markdown(judgements, true, rate=BASE_RATES["lenses"])
+    _write(out, "Lenses in simulated stamps", judgements, true, pixels, judge.name, (best,), plots=plots)
 
 
 @evaluation_app.command("mergers")
@@ -130,6 +129,7 @@ def mergers_command(
     out: Annotated[Path, typer.Option(file_okay=False, help="Folder for all that is written.")] = Path("evaluation"),
     stamps: Annotated[int, typer.Option(min=100, help="To draw, half of them mergers.")] = 2_000,
     seed: Annotated[int, typer.Option(min=FIRST_EVALUATION_SEED, help="No training takes these.")] = FIRST_SEED,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that draw stamps.")] = 1,
     survey: Annotated[str, typer.Option(help="all, or one that stamps are drawn for.")] = "all",
     drawn: Annotated[
         Literal["training", "hard"],
@@ -140,11 +140,14 @@ def mergers_command(
 ) -> None:
     """Accuracy, precision and ROC of the merger networks on simulated stamps, beside the floor of hand-made shapes.
 
+    The stamps are kept in OUT/bank, a thousand a file: what was drawn there before is not drawn again.
+
     For example:
 
         needlestream evaluate mergers --settings hard --out mergers
     """
-    judge, true, pixels, judgements = _judged("mergers", settings, stamps, seed, survey, drawn, baseline)
+    found = _drawn(out / "bank", "mergers", survey, seed, stamps, drawn, workers)
+    judge, true, pixels, judgements = _judged("mergers", found, settings, baseline)
     _write(out, f"Mergers in simulated stamps ({drawn})", judgements, true, pixels, judge.name, (), plots=plots)
 
 
@@ -303,14 +306,30 @@ def _as_findings(header: FrameHeader, row: Any, task: str, model: str) -> Any:
     return replace(nothing, lenses=rows) if task == "lenses" else replace(nothing, mergers=rows)
 
 
-def _judged(
+def _drawn(
+    folder: Path,
     task: Task,
-    settings: Settings,
-    count: int,
-    seed: int,
     survey: str,
+    seed: int,
+    count: int,
     drawn: Literal["training", "hard"],
-    baseline: str,
+    workers: int,
+) -> Stamps:
+    """The stamps of a bank, of which is drawn what is not there yet."""
+    with training_extra():
+        from models.simulate.stamps import SURVEYS  # noqa: PLC0415 - numba compiles when it is run
+        from models.training.stampbank import StampBank, make_parts  # noqa: PLC0415
+    if survey not in {"all", *SURVEYS}:
+        raise typer.BadParameter(f"stamps are drawn for {', '.join(SURVEYS)}, all", param_hint="--survey")
+    bank = StampBank(folder, task, survey, seed, count, settings=drawn)
+    with progress_bar() as bar:
+        for _ in bar.track(make_parts(bank, workers), total=bank.parts, description="drawing stamps"):
+            pass
+    return bank.stamps()
+
+
+def _judged(
+    task: Task, stamps: Stamps, settings: Settings, baseline: str
 ) -> tuple[ClassPredictor, NDArray[np.bool_], NDArray[np.float32], dict[str, Judgement]]:
     """The judge, which drawn stamps are true, their pixels, and what each judge says; the floor is the last one."""
     from models.classpredictor import load_class_network  # noqa: PLC0415
@@ -318,19 +337,17 @@ def _judged(
 
     with training_extra():
         from models.evaluate.floor import boosted_scores, morphology_features  # noqa: PLC0415
-        from models.simulate.stamps import draw_stamps  # noqa: PLC0415
     judge = _judge(task, settings)
-    stamps = draw_stamps(task, count, survey=survey, seed=seed, settings=drawn)
-    true = stamps.label > 0
+    true, pixels = stamps.label > 0, stamps.pixels.astype(np.float32)
     judges = [judge] if not baseline else [judge, load_class_network(baseline, settings.device, task=task)]
     judgements = {}
     for one in judges:
-        logit = one.logit(stamps.pixels)
+        logit = one.logit(pixels)
         judgements[one.name] = Judgement(logit, one.curve.probability(logit), one.threshold)
     with training_extra():
-        floor = boosted_scores(morphology_features(stamps.pixels), true)
+        floor = boosted_scores(morphology_features(pixels), true)
     judgements["floor: shapes, boosted"] = Judgement(floor, floor)
-    return judge, true, stamps.pixels, judgements
+    return judge, true, pixels, judgements
 
 
 def _write(

@@ -1,5 +1,7 @@
 """Stamps of lenses and mergers: judged, evaluated, calibrated, with networks that hardly learned."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,10 @@ from typer.testing import CliRunner
 
 from detector.stamps import prepared_stamp, resampled, whitened
 from models.classpredictor import load_class_network, load_discriminator, log_odds_against_others
-from models.evaluate.classes import Judgement, class_markdown, found_at, judged, purity_of_top, roc
+from models.evaluate.classes import Judgement, class_markdown, found_at, judged, purity_of_top, roc, top_markdown
 from models.evaluate.classplots import stamp_page
 from models.networks.denselens import DenseShape, Ensemble
+from models.training.stampbank import StampBank, make_parts
 from models.weights import BadWeights, load, save
 from stream.cli import app
 from stream.tables import read_columns
@@ -151,11 +154,67 @@ def test_the_purity_of_the_best_falls_with_the_rarity_of_lenses():
     rng = np.random.default_rng(6)
     true = np.arange(4000) % 2 == 1
     score = rng.normal(size=4000) + 2.5 * true
-    common, rare = (purity_of_top(score, true, 1500, rate) for rate in (0.5, 0.05))
+    common, rare = (purity_of_top(score, true, 1500, rate=rate, galaxies=4000) for rate in (0.5, 0.05))
     assert common > 0.95
     assert rare < 0.9 * common
-    # One false stamp would stand for 999: nothing can be said of the best hundred.
-    assert np.isnan(purity_of_top(score, true, 100, 0.001))
+
+
+def test_the_purity_of_the_best_is_that_of_the_cut_that_takes_so_many_of_the_sky():
+    # Of a sky of 10,000 galaxies 100 are lenses: each lens of the sample stands for half a one, each other for 50.
+    true = np.array([True] * 100 + [False] * 20 + [True] * 100 + [False] * 178)
+    score = -np.arange(len(true), dtype=float)
+    purity = [purity_of_top(score, true, count, rate=0.01, galaxies=10_000) for count in (600, 1050, 1075, 2000)]
+    np.testing.assert_allclose(purity, [50 / 600, 50 / 1050, 75 / 1075, 100 / 2000], rtol=1e-9)
+
+
+def test_the_purity_of_the_best_is_told_only_where_false_stamps_could_spoil_it_and_sooner_with_more_of_them():
+    rng = np.random.default_rng(6)
+    for count, seen in ((4_000, [False, False, True]), (20_000, [False, True, True]), (80_000, [True, True, True])):
+        true = np.arange(count) % 2 == 1
+        score = rng.normal(size=count) + 3.0 * true
+        tops = [purity_of_top(score, true, top, rate=0.001) for top in (30, 100, 1000)]
+        assert np.isfinite(tops).tolist() == seen
+    assert tops[0] > tops[1] > tops[2] > 0.05
+    page = top_markdown({"denselens": Judgement(score)}, true, rate=0.001)
+    assert f"| denselens | - | {tops[0]:.3f} | {tops[1]:.3f} |" in page
+
+
+def test_evaluate_keeps_its_stamps_and_draws_none_twice(tmp_path, weights, monkeypatch):
+    words = ["evaluate", "lenses", "--survey", "kids-omegacam", "--stamps", "100", "--baseline", "", "--no-plots"]
+    words += ["--lens-weights", str(weights), "--device", "cpu", "--out", str(tmp_path)]
+    first = CliRunner().invoke(app, words)
+    assert first.exit_code == 0, first.output
+    assert [path.suffix for path in (tmp_path / "bank").iterdir()] == [".npz"]
+    before = (tmp_path / "report.json").read_bytes()
+    monkeypatch.setattr("models.simulate.stamps.draw_stamps", None)
+    again = CliRunner().invoke(app, words)
+    assert again.exit_code == 0, again.output
+    assert (tmp_path / "report.json").read_bytes() == before
+    assert "Purity of the best of 100,000 galaxies of which 100 are true" in again.output
+
+
+def test_a_bank_of_fewer_stamps_is_not_taken_for_one_of_more_nor_the_other_way(tmp_path, monkeypatch):
+    drawn = []
+
+    def stamps(_task, count, *, first, **_):
+        drawn.append((first, count))
+        label = np.arange(first, first + count) % 2
+        pixels = np.full((count, 64, 64), 1.0, np.float32)
+        return SimpleNamespace(pixels=pixels, label=label, ic=np.ones(count), kind=["a"] * count)
+
+    monkeypatch.setattr("models.simulate.stamps.draw_stamps", stamps)
+    monkeypatch.setattr("numba.set_num_threads", lambda _: None)
+    for count, more in ((1004, [(0, 1000), (1000, 4)]), (1006, [(1000, 6)]), (600, []), (1006, [])):
+        drawn.clear()
+        bank = StampBank(tmp_path, "lenses", "all", 900_001, count)
+        assert list(make_parts(bank, 1)) == list(range(bank.parts))
+        assert (len(bank.stamps().label), drawn) == (count, more)
+
+
+def test_evaluate_says_what_surveys_stamps_are_drawn_for(tmp_path):
+    done = CliRunner().invoke(app, ["evaluate", "mergers", "--survey", "gaia", "--out", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "kids-omegacam" in done.output
 
 
 def test_the_page_of_stamps_has_the_best_true_above_the_worst_false():
