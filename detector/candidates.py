@@ -45,6 +45,8 @@ STRIP_ROWS = 48
 PEAKS_PER_MPX, LEAST_PEAKS = 128, 64
 # Candidates of a class that a frame may publish.
 MOST_CANDIDATES = 100
+# A cell with a higher one beside it is looked at when its class is likelier than all others together.
+SHOULDER_LOG_ODDS = 0.0
 # Two peaks that are centred to places nearer than this are one object, coarse pixels.
 ONE_OBJECT_PX = 5.0
 # The core of a stamp (half its side) of which so much must be seen, and the share of all of it beyond which it is said.
@@ -186,26 +188,35 @@ def class_map(coarse: F4, discriminator: Discriminator) -> F4:
 def peaks(odds: F4, name: str, discriminator: Discriminator) -> F8:
     """Where a class stands out of its map: x, y in coarse pixels and the log-odds ``[n, 3]``, best first."""
     layer = odds[..., CLASSES.index(name)]
-    high = (layer == ndimage.maximum_filter(layer, 3, mode="constant", cval=-np.inf)) & (
-        layer >= discriminator.floor(name)
-    )
-    rows, columns = np.nonzero(high)
-    order = np.argsort(-layer[rows, columns], kind="stable")
-    step = discriminator.step
-    places = [step * index[order] + 0.5 * (step - 1) for index in (columns, rows)]
-    return np.column_stack([*places, layer[rows, columns][order]]).astype(np.float64)
+    return _middles(layer, _highest(layer) & (layer >= discriminator.floor(name)), discriminator.step)
+
+
+def shoulders(odds: F4, name: str, discriminator: Discriminator) -> F8:
+    """Where a class is likely, but likelier in a cell beside: x, y and the log-odds ``[n, 3]``, best first.
+
+    Another object may lie there, or only the same one be seen from its side.
+    """
+    layer = odds[..., CLASSES.index(name)]
+    likely = layer >= max(discriminator.floor(name), SHOULDER_LOG_ODDS)
+    return _middles(layer, likely & ~_highest(layer), discriminator.step)
 
 
 def shortlist(coarse: F4, odds: F4, name: str, discriminator: Discriminator) -> F8:
     """The places ``[n, 3]`` that a class is looked for at: x, y and log-odds, best first, each object once.
 
-    All but asteroids, whose trails have no peak, are centred on the light of ``coarse``.
+    All but asteroids, whose trails have no peak, are centred on the light of ``coarse``. A cell beside a peak counts
+    where its light has a peak of its own: the place that it is centred to is centred to itself.
     """
     found = peaks(odds, name, discriminator)
     if name == "asteroid":
         return found
-    places = [centred(coarse, x, y) for x, y in found[:, :2]]
-    return np.array([(*places[k], found[k, 2]) for k in one_each(places)], np.float64).reshape(-1, 3)
+    rows = [(*centred(coarse, x, y), height) for x, y, height in found]
+    for x, y, height in shoulders(odds, name, discriminator):
+        place = centred(coarse, x, y)
+        if centred(coarse, *place) == place:
+            rows.append((*place, height))
+    rows.sort(key=lambda row: -row[2])
+    return np.array([rows[k] for k in one_each([row[:2] for row in rows])], np.float64).reshape(-1, 3)
 
 
 def verdicts(
@@ -251,6 +262,19 @@ def one_each(places: Sequence[tuple[int, int]]) -> list[int]:
         if all(math.hypot(x - places[j][0], y - places[j][1]) >= ONE_OBJECT_PX for j in kept):
             kept.append(k)
     return kept
+
+
+def _highest(layer: F4) -> NDArray[np.bool_]:
+    """Which cells of a map ``[rows, cols]`` have no higher one beside them."""
+    return np.asarray(layer == ndimage.maximum_filter(layer, 3, mode="constant", cval=-np.inf), np.bool_)
+
+
+def _middles(layer: F4, chosen: NDArray[np.bool_], step: int) -> F8:
+    """The middles of the cells chosen, x and y in coarse pixels, and their heights ``[n, 3]``, highest first."""
+    rows, columns = np.nonzero(chosen)
+    order = np.argsort(-layer[rows, columns], kind="stable")
+    places = [step * index[order] + 0.5 * (step - 1) for index in (columns, rows)]
+    return np.column_stack([*places, layer[rows, columns][order]]).astype(np.float64)
 
 
 def cut_stamps(image: F4, places: Sequence[tuple[int, int]]) -> F4:

@@ -9,10 +9,13 @@ from astropy.wcs import WCS
 from detector.candidates import (
     LEAST_PEAKS,
     ClassNetworks,
+    class_map,
     cut_stamps,
     find_candidates,
     levels_of,
     peaks,
+    shortlist,
+    shoulders,
 )
 from detector.classtable import CandidateFlag
 from detector.frame import FrameHeader
@@ -142,6 +145,34 @@ def test_more_peaks_than_the_bound_are_dropped_counted_and_flagged():
 def test_an_object_in_the_corner_of_a_cell_has_one_peak_and_one_row():
     found = find_candidates(sky_with([(15.5 + 64, 15.5 + 64, 20.0)]), header(), ClassNetworks(Sees(), lens=Judges()))
     assert len(found.lenses) == 1
+
+
+@pytest.mark.parametrize(("dx", "dy"), [(9, 0), (0, 9), (8, 8), (-7, 8)])
+def test_two_objects_in_adjacent_cells_are_two_though_one_stands_higher(dx, dy):
+    pair = [(202.0, 162.0, 24.0), (202.0 + dx, 162.0 + dy, 15.0)]
+    found = find_candidates(sky_with(pair), header(), ClassNetworks(Sees(), lens=Judges()))
+    np.testing.assert_allclose(found.lenses["x"], [x for x, _, _ in pair], atol=0.5)
+    np.testing.assert_allclose(found.lenses["y"], [y for _, y, _ in pair], atol=0.5)
+
+
+@pytest.mark.parametrize("width", [2.0, 4.0, 7.0])
+@pytest.mark.parametrize("place", [(203.5, 163.5), (200.2, 166.9), (207.4, 160.1)])
+def test_the_light_of_one_object_in_the_cells_about_it_is_one_row(place, width):
+    frame = sky_with([(*place, 60.0)], width=width)
+    odds = class_map(frame, Sees())
+    assert len(shoulders(odds, "lens", Sees())) >= 2
+    assert len(shortlist(frame, odds, "lens", Sees())) == 1
+
+
+def test_a_cell_beside_a_peak_that_is_unlikely_itself_is_not_looked_at():
+    odds = np.full((10, 10, 4), -9.0, np.float32)
+    odds[4, 4, 1], odds[4, 5, 1], odds[5, 4, 1] = 3.0, 0.5, -0.5
+
+    class Deep(Sees):
+        def floor(self, _):
+            return -4.0
+
+    np.testing.assert_allclose(shoulders(odds, "lens", Deep()), [[43.5, 35.5, 0.5]])
 
 
 def test_stamps_beyond_the_border_are_masked_there():
