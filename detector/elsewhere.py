@@ -2,13 +2,15 @@
 
 Two thirds of the impostors in a single frame are stars and galaxies, and they stand where they are. Each candidate's
 line is laid on the same place of the sky in the other exposures, and its flux there is measured at that very place
-(``detector.forcing.forced_flux``): what stands still has it again, what moves has gone. The two hypotheses give a
-ratio of likelihoods, and the ratio moves the candidate's odds. Only photometry is asked for, no subtraction of images:
-an undersampled PSF and a half-known WCS do not hurt it much.
+(``detector.forcing.forced_flux``): what stands still has it again, what moves has gone. Only photometry is asked for,
+no subtraction of images: an undersampled PSF and a half-known WCS do not hurt it much. What it means is judged by trees
+that were trained on whole fields (``detector.fieldevidence``); without them the two hypotheses give a ratio of
+likelihoods, and the ratio moves the candidate's odds.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,41 +60,69 @@ def same_sky(one: Prepared, other: Prepared) -> bool:
     return float((apart < SHARED_PX).mean()) >= SHARED_SOURCES
 
 
-def moved(found: Candidates, header: FrameHeader, others: Sequence[Prepared]) -> NDArray[np.float64]:
-    """Give the natural logarithm of the likelihood of "moves" over "stands still" of each candidate ``[n]``.
+@dataclass(frozen=True, eq=False)
+class Elsewhere:
+    """Candidates' light, and what is at their places in ``m`` other exposures; electrons of the candidates' frame.
 
-    0 where no other exposure shows the place, or where a frame has no WCS.
+    ``flux_e``, ``sigma_e`` ``[n]`` are those of the candidates' own fits; ``there_e`` ``[n, m]`` the flux of the same
+    line at the same place of the sky, ``there_sigma_e`` its sigma, infinite where an exposure does not show the place.
     """
-    ends = found.fits.ends
-    shift = np.zeros(len(ends))
-    if header.wcs is None or not len(ends):
+
+    flux_e: NDArray[np.float64]
+    sigma_e: NDArray[np.float64]
+    there_e: NDArray[np.float64]
+    there_sigma_e: NDArray[np.float64]
+
+    @property
+    def seen(self) -> NDArray[np.int64]:
+        """How many other exposures show the place of each candidate ``[n]``."""
+        return np.asarray(np.isfinite(self.there_sigma_e).sum(axis=1))
+
+    def combined(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Flux at the place in all other exposures and its sigma, each ``[n]``: 0 and infinite where none shows it."""
+        weights = self.there_sigma_e**-2.0
+        weight = weights.sum(axis=1)
+        shown = weight > 0
+        sums = (self.there_e * weights).sum(axis=1)
+        flux = np.divide(sums, weight, out=np.zeros(len(weight)), where=shown)
+        return flux, np.divide(1.0, np.sqrt(weight), out=np.full(len(weight), np.inf), where=shown)
+
+    def moves(self) -> NDArray[np.float64]:
+        """Give the natural logarithm of the likelihood of "moves" over "stands still" of each candidate ``[n]``.
+
+        0 where no other exposure shows the place.
+        """
+        there, sigma = self.combined()
+        shift = np.zeros(len(there))
+        known = np.isfinite(sigma) & np.isfinite(self.flux_e) & (self.flux_e > 0)
+        there_e, sigma_there, flux_e = there[known], sigma[known], self.flux_e[known]
+        standing_sigma = np.sqrt(sigma_there**2 + self.sigma_e[known] ** 2 + (FLUX_AGREEMENT * flux_e) ** 2)
+        still = -0.5 * ((there_e - flux_e) / standing_sigma) ** 2 - np.log(standing_sigma)
+        # Something else may lie where a moving object was: brighter than the candidate is not against motion.
+        gone = -0.5 * (np.minimum(there_e, 3.0 * flux_e) / sigma_there) ** 2 - np.log(sigma_there)
+        shift[known] = np.clip(gone - still, -SUREST, SUREST)
         return shift
-    x, y = np.concatenate([ends[:, 0], ends[:, 2]]), np.concatenate([ends[:, 1], ends[:, 3]])
-    ra, dec = to_sky(header.wcs, x, y)
-    flux_e = found.fits.flux * found.noise_e
-    own_sigma = np.sqrt(np.maximum(found.fits.covariance[:, 4, 4], 0.0)) * found.noise_e
-    weight, weighted = np.zeros(len(ends)), np.zeros(len(ends))
-    for other in others:
-        if other.header.wcs is None:
-            continue
+
+
+def looked_up(found: Candidates, header: FrameHeader, others: Sequence[Prepared]) -> Elsewhere:
+    """Lay each candidate's line on the same place of the sky in ``others``; what has no WCS shows nothing."""
+    ends = found.fits.ends
+    wcs = header.wcs
+    shown = [other for other in others if other.header.wcs is not None] if wcs is not None and len(ends) else []
+    there_e = np.zeros((len(ends), len(shown)))
+    there_sigma_e = np.full((len(ends), len(shown)), np.inf)
+    if wcs is not None and shown:
+        ra, dec = to_sky(wcs, np.concatenate([ends[:, 0], ends[:, 2]]), np.concatenate([ends[:, 1], ends[:, 3]]))
+    for k, other in enumerate(shown):
         there = to_pixels(other.header.wcs, ra, dec)
         lines = np.column_stack([there[0].reshape(2, -1).T, there[1].reshape(2, -1).T])[:, [0, 2, 1, 3]]
-        noise_e = other.noise_at(lines)
         flux, sigma = forced_flux(other.padded, other.margin, lines, other.psf)
-        brighter = relative_response(header, other.header)
+        to_e = other.noise_at(lines) * relative_response(header, other.header)
         seen = np.isfinite(flux) & np.isfinite(sigma) & (sigma > 0)
-        error = np.where(seen, sigma, np.inf) * noise_e * brighter
-        weight += 1.0 / error**2
-        weighted += np.where(seen, flux, 0.0) * noise_e * brighter / error**2
-    known = (weight > 0) & np.isfinite(flux_e) & (flux_e > 0)
-    there_e = weighted[known] / weight[known]
-    sigma_there = 1.0 / np.sqrt(weight[known])
-    standing_sigma = np.sqrt(sigma_there**2 + own_sigma[known] ** 2 + (FLUX_AGREEMENT * flux_e[known]) ** 2)
-    still = -0.5 * ((there_e - flux_e[known]) / standing_sigma) ** 2 - np.log(standing_sigma)
-    # Something else may lie where a moving object was: brighter than the candidate is not against motion.
-    gone = -0.5 * (np.minimum(there_e, 3.0 * flux_e[known]) / sigma_there) ** 2 - np.log(sigma_there)
-    shift[known] = np.clip(gone - still, -SUREST, SUREST)
-    return shift
+        there_e[seen, k] = (flux * to_e)[seen]
+        there_sigma_e[seen, k] = (sigma * to_e)[seen]
+    own_sigma = np.sqrt(np.maximum(found.fits.covariance[:, 4, 4], 0.0))
+    return Elsewhere(found.fits.flux * found.noise_e, own_sigma * found.noise_e, there_e, there_sigma_e)
 
 
 def with_others(probability: NDArray[np.float64], moves: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -101,8 +131,12 @@ def with_others(probability: NDArray[np.float64], moves: NDArray[np.float64]) ->
     The impostors are of two kinds, standing (``STANDING_SHARE``) and not; the evidence of other exposures speaks of the
     first kind alone.
     """
-    against = STANDING_SHARE * np.exp(-moves) + (1.0 - STANDING_SHARE)
-    return np.asarray(probability / (probability + (1.0 - probability) * against))
+    return np.asarray(probability / (probability + (1.0 - probability) * standing_odds(moves)))
+
+
+def standing_odds(moves: NDArray[np.float64]) -> NDArray[np.float64]:
+    """By how much the odds against a candidate go up, where ``moves`` is known."""
+    return np.asarray(STANDING_SHARE * np.exp(-moves) + (1.0 - STANDING_SHARE))
 
 
 def relative_response(header: FrameHeader, other: FrameHeader) -> float:

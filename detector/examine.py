@@ -15,7 +15,8 @@ import numpy as np
 
 from detector.astrometry import on_the_sky
 from detector.candidates import find_candidates
-from detector.elsewhere import moved, same_sky, with_others
+from detector.elsewhere import looked_up, same_sky, with_others
+from detector.fieldevidence import field_evidence
 from detector.gridlines import along_the_grid, grid_doubted
 from detector.preparation import prepare
 from detector.repeats import first_rows
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from detector.preparation import Prepared
     from detector.psf import Psf
     from detector.streakcandidates import Method
-    from detector.streaknetwork import StreakNetwork
+    from detector.streaknetwork import FieldJudge, StreakNetwork
 
 # Candidates that are fitted where a threshold will leave far fewer.
 CANDIDATES_PER_FRAME = 3_000
@@ -70,9 +71,16 @@ def examine(frame: Frame, network: StreakNetwork, search: Search, classes: Class
 
 
 def examine_together(
-    frames: Sequence[Frame], network: StreakNetwork, search: Search, classes: ClassNetworks | None = None
+    frames: Sequence[Frame],
+    network: StreakNetwork,
+    search: Search,
+    classes: ClassNetworks | None = None,
+    judge: FieldJudge | None = None,
 ) -> Iterator[Findings]:
-    """Give what each of several exposures of one field shows, in order; each tells the others what stands still."""
+    """Give what each of several exposures of one field shows, in order; each tells the others what stands still.
+
+    ``judge`` says what the other exposures mean; without it a ratio of likelihoods does.
+    """
     watches = [Stopwatch() for _ in frames]
     ready = []
     for frame, done in zip(frames, watches, strict=True):
@@ -81,7 +89,9 @@ def examine_together(
     for one, done in zip(ready, watches, strict=True):
         done.restart()
         others = [other for other in ready if other is not one and same_sky(one, other)]
-        yield with_classes(search_frame(one, network, search, others=others, done=done), one, classes, done)
+        yield with_classes(
+            search_frame(one, network, search, others=others, judge=judge, done=done), one, classes, done
+        )
 
 
 def search_frame(
@@ -90,6 +100,7 @@ def search_frame(
     search: Search,
     *,
     others: Sequence[Prepared] = (),
+    judge: FieldJudge | None = None,
     done: Stopwatch | None = None,
 ) -> Findings:
     """Give what a prepared frame shows; ``others`` are exposures of the same field that tell what stands still."""
@@ -107,14 +118,21 @@ def search_frame(
     )
     dropped.update(found.dropped)
     expected = search.expected_streaks_per_frame or header.survey.expected_streaks_per_frame
-    score = network.probability(judged(found, ready.padded, header.shape, network), expected)
+    logit = judged(found, ready.padded, header.shape, network)
+    score = network.probability(logit, expected)
+    done("score")
+    elsewhere = looked_up(found, header, others)
+    moves = elsewhere.moves()
+    if others and judge is None:
+        score = with_others(score, moves)
+    elif others and judge is not None:
+        together = judge(field_evidence(logit, found, elsewhere), expected)
+        score = np.where(elsewhere.seen > 0, together, score)
+    if others:
+        done("other exposures")
     score, spike = spikes_doubted(score, found.fits.ends, ready)
     score, aligned = gridlines_doubted(score, found.fits.ends, ready.mask)
-    done("score")
-    moves = moved(found, header, others)
-    if others:
-        score = with_others(score, moves)
-        done("other exposures")
+    done("doubts")
     wide = found.psf.fwhm_px * np.exp(np.clip(np.nan_to_num(found.fits.width[:, 0]), 0.0, 2.0))
     once = first_rows(found.fits.ends, score, wide)
     rows, reasons = chosen(score, once, search)

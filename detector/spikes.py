@@ -201,5 +201,7 @@ def doubted_by_angle(
     angles_deg: NDArray[np.float64],
 ) -> NDArray[np.float64]:
     """Probabilities with the odds of what lies ``along`` a spike taken down, by how seldom that is chance."""
+    if not len(angles_deg):
+        return score
     odds = min(2.0 * ANGLE_WITHIN_DEG * len(angles_deg) / 180.0, 1.0)
     return np.where(along, odds * score / (odds * score + 1.0 - score), score)

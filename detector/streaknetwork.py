@@ -31,3 +31,10 @@ class StreakNetwork(Protocol):
 
     def probability(self, logit: NDArray[np.float64], expected_per_frame: float) -> NDArray[np.float64]:
         """Give the probability that belongs to a logit where so many streaks are expected in a frame."""
+
+
+class FieldJudge(Protocol):
+    """Judges candidates for which other exposures of their field were looked at."""
+
+    def __call__(self, evidence: NDArray[np.float64], expected_per_frame: float) -> NDArray[np.float64]:
+        """Give the probability of each candidate by its evidence ``[n, k]`` (``detector.fieldevidence.NAMES``)."""

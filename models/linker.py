@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import expit
 
 from detector.motion import FEATURES
-from detector.trees import Trees
+from models.boosted import trees_of
 from models.weights import BadWeights, Weights, load
 
 if TYPE_CHECKING:
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from detector.trees import Trees
+
 # Two, three, four and more sightings; and those that moved by less than this: calibrated and accepted apart.
 CLASSES = ("2", "3", "4", "2-slow", "3-slow", "4-slow")
 SLOW_PX = 8.0
-ARRAYS = ("roots", "feature", "threshold", "left", "right", "value")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,10 +73,7 @@ def from_weights(weights: Weights, name: str) -> Linker:
         raise BadWeights(f"{name}: weights of {facts.get('network')!r}, not of the score of tracks")
     if tuple(facts["features"]) != FEATURES:
         raise BadWeights(f"{name}: made for other features than this version computes; train it again")
-    try:
-        trees = Trees(**{array: weights.tensors[array].numpy() for array in ARRAYS})
-    except (KeyError, ValueError) as error:
-        raise BadWeights(f"{name}: {error}") from error
+    trees = trees_of(weights, name)
     calibration = [facts["calibration"][kind] for kind in CLASSES]
     return Linker(
         trees,

@@ -239,7 +239,7 @@ def write_fields(
         frames.writerow(FrameFacts._fields)
         for f in range(fields):
             for k, exposure in enumerate(draw_field(plan, seed + f, compressed=compressed)):
-                _write_exposure(out / exposure[0].facts.frame, exposure, compressed=compressed, flags=flags)
+                write_exposure(out / exposure[0].facts.frame, exposure, compressed=compressed, flags=flags)
                 for frame in exposure:
                     truths.writerows(frame.truths)
                     planted += frame.planted
@@ -559,7 +559,7 @@ def _cards(
     return cards
 
 
-def _write_exposure(path: Path, frames: tuple[SimulatedFrame, ...], *, compressed: bool, flags: bool) -> None:
+def write_exposure(path: Path, frames: tuple[SimulatedFrame, ...], *, compressed: bool, flags: bool) -> None:
     """One exposure as a FITS file: a lone CCD in the primary HDU, several (or a compressed one) in extensions."""
     alone = len(frames) == 1 and not compressed
     hdus = [] if alone else [fits.PrimaryHDU()]

@@ -292,27 +292,34 @@ def calibrate(network: AsteroidNet, sample: Judged) -> Calibration:
 
     Errors: ``ValueError`` where the logits do not tell true from false.
     """
-    logit = answers(network, sample)
+    return fitted_curve(answers(network, sample), sample.true, sample.pixels, sample.streaks)
+
+
+def fitted_curve(logit: NDArray[np.float64], true: NDArray[np.bool_], pixels: int, streaks: int) -> Calibration:
+    """The curve of all candidates ``[n]`` of exposures of so many ``pixels``, with so many ``streaks`` in them.
+
+    Errors: ``ValueError`` where the logits do not tell true from false.
+    """
 
     def cost(parameters: NDArray[np.float64]) -> float:
         value = parameters[0] * logit + parameters[1]
-        return float(np.logaddexp(0.0, np.where(sample.true, -value, value)).sum())
+        return float(np.logaddexp(0.0, np.where(true, -value, value)).sum())
 
     slope, intercept = optimize.minimize(cost, np.array([1.0, 0.0]), method="Nelder-Mead").x
     if not (math.isfinite(slope) and slope > 0):
         raise ValueError(f"the logits do not tell true from false (slope {slope:.3g}): train the network longer")
     claimed = special.expit(slope * logit + intercept)
     bins = np.minimum((claimed * 10).astype(int), 9)
-    error = sum(abs(claimed[bins == k].sum() - sample.true[bins == k].sum()) for k in range(10)) / len(logit)
-    frames = sample.pixels / FRAME_PIXELS
+    error = sum(abs(claimed[bins == k].sum() - true[bins == k].sum()) for k in range(10)) / len(logit)
+    frames = pixels / FRAME_PIXELS
     return Calibration(
         float(slope),
         float(intercept),
-        sample.streaks / frames,
+        streaks / frames,
         len(logit),
         float(error),
-        float((~sample.true & (claimed > 0.5)).sum() / frames),
-        float((claimed[sample.true] > 0.5).mean()),
+        float((~true & (claimed > 0.5)).sum() / frames),
+        float((claimed[true] > 0.5).mean()),
     )
 
 

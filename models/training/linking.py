@@ -17,17 +17,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from scipy import optimize
 from scipy.special import logit
 
 from detector.linking import Sets, pieces, resolved
 from detector.motion import FEATURES
 from detector.sightings import catalogue, fields
-from detector.trees import Trees
+from models.boosted import tensors_of
 from models.evaluate.tracks import is_true, scrambled
-from models.linker import ARRAYS, CLASSES, Linker, classes_of
+from models.linker import CLASSES, Linker, classes_of
 from models.simulate.streaklists import draw_circumstances, draw_lists
+from models.training.boosting import Boosting, grown
 from models.training.scenes import EVALUATION_SEEDS
 from models.weights import save
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from detector.trees import Trees
 
     Columns = dict[str, NDArray[Any]]
 
@@ -122,64 +124,11 @@ def examples(lists: Iterable[Lists]) -> Iterator[Example]:
 
 def train_trees(parts: list[Example], seed: int, *, rounds: int = ROUNDS) -> Trees:
     """Boosted trees (binary log loss) on all sets of the examples."""
-    import lightgbm  # noqa: PLC0415 - of the extra `train`
-
     table = np.concatenate([part.sets.table for part in parts if len(part.sets.members)])
     true = np.concatenate([part.true for part in parts if len(part.sets.members)])
     if true.all() or not true.any():
         raise ValueError(f"{len(true)} sets of sightings, {int(true.sum())} of them true: both kinds are needed")
-    parameters = {
-        "objective": "binary",
-        "num_leaves": LEAVES,
-        "learning_rate": RATE,
-        "min_data_in_leaf": 40,
-        "lambda_l2": 1.0,
-        "feature_fraction": 0.7,
-        "bagging_fraction": 0.7,
-        "bagging_freq": 1,
-        "monotone_constraints": [DIRECTIONS.get(name, 0) for name in FEATURES],
-        "seed": seed,
-        "deterministic": True,
-        "force_row_wise": True,
-        "num_threads": 1,
-        "verbosity": -1,
-    }
-    booster = lightgbm.train(parameters, lightgbm.Dataset(table, true.astype(float)), rounds)
-    return flattened(booster.dump_model()["tree_info"])
-
-
-def flattened(trees: list[dict[str, Any]]) -> Trees:
-    """LightGBM's nested trees as arrays; children come after their parents."""
-    feature: list[int] = []
-    threshold: list[float] = []
-    left: list[int] = []
-    right: list[int] = []
-    value: list[float] = []
-
-    def add(node: dict[str, Any]) -> int:
-        here = len(feature)
-        leaf = "leaf_value" in node
-        if not leaf and node["decision_type"] != "<=":
-            raise ValueError(f"a split of type {node['decision_type']!r}: only numbers are compared here")
-        feature.append(-1 if leaf else int(node["split_feature"]))
-        threshold.append(0.0 if leaf else float(node["threshold"]))
-        value.append(float(node["leaf_value"]) if leaf else 0.0)
-        left.append(0)
-        right.append(0)
-        if not leaf:
-            left[here] = add(node["left_child"])
-            right[here] = add(node["right_child"])
-        return here
-
-    roots = [add(tree["tree_structure"]) for tree in trees]
-    return Trees(
-        np.array(roots, np.int32),
-        np.array(feature, np.int32),
-        np.array(threshold, np.float64),
-        np.array(left, np.int32),
-        np.array(right, np.int32),
-        np.array(value, np.float64),
-    )
+    return grown(table, true, Boosting(rounds, LEAVES, RATE), [DIRECTIONS.get(name, 0) for name in FEATURES], seed)
 
 
 def published(parts: Iterable[Example], linker: Linker) -> tuple[NDArray[np.float64], int]:
@@ -296,6 +245,5 @@ def train_linker(
             "sets": sets,
         },
     }
-    arrays = {name: torch.from_numpy(np.ascontiguousarray(getattr(trees, name))) for name in ARRAYS}
-    save(folder / "linker.safetensors", arrays, facts)
+    save(folder / "linker.safetensors", tensors_of(trees), facts)
     return table

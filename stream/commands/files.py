@@ -5,6 +5,7 @@ Exit status: 0; 1 when some frames were refused, or something is missing that th
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -228,6 +229,9 @@ def train_command(
 
     `train linker` learns the score of tracks from --scenes drawn fields (lists of streaks, no pixels) and from --lists.
 
+    `train fieldjudge` learns what the other exposures of a field say of a streak, from --scenes whole drawn fields, for
+    the network that --init-from names (the shipped one when not given); fields that are in --out are not drawn again.
+
     For example:
 
         needlestream train streaknet --survey euclid-vis --out runs/euclid --minutes 120
@@ -236,6 +240,9 @@ def train_command(
     """
     if name == "linker":
         linking.train_linker_command(out, fields=scenes, seed=seed, lists=lists or [])
+        return
+    if name == "fieldjudge":
+        _train_fieldjudge(out, fields=scenes, seed=seed, weights=init_from or "streaknet", device=device)
         return
     with training_extra():
         from models.training.particletable import BadStamps  # noqa: PLC0415
@@ -269,6 +276,27 @@ def train_command(
     except (BadRecipe, BadStamps, BadWeights) as error:
         raise typer.BadParameter(str(error)) from None
     typer.echo(f"step {outcome.step}, best validation loss {outcome.best_loss:.4f}, stopped by {outcome.stopped}")
+
+
+def _train_fieldjudge(out: Path, *, fields: int, seed: int, weights: str, device: str) -> None:
+    """Learn what other exposures say; says how well it does on the fields that were held back."""
+    with training_extra():
+        import lightgbm as _  # noqa: F401, PLC0415 - of the extra: say so before the work, not after it
+
+        from models.training.fieldjudge import train_fieldjudge  # noqa: PLC0415 - torch
+        from models.weights import BadWeights  # noqa: PLC0415
+    out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+    processes = os.cpu_count() or 1
+    try:
+        curve = train_fieldjudge(out, weights=weights, device=device, seed=seed, count=fields, processes=processes)
+    except (BadWeights, ValueError) as error:
+        raise typer.BadParameter(str(error)) from None
+    typer.echo(
+        f"held back: {curve.candidates} candidates; above one half {curve.found_at_half:.1%} of the true ones, and "
+        f"{curve.false_at_half:.1f} false ones in 17 megapixels where {curve.density:.0f} are true; slope "
+        f"{curve.slope:.3f}, calibration error {curve.error:.4f}"
+    )
+    typer.echo(f"written to {out / 'fieldjudge.safetensors'}")
 
 
 def _stamps_asked(words: Sequence[str]) -> tuple[int, Path | None]:

@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,12 +11,14 @@ from detector.linking import link
 from detector.motion import FEATURES
 from detector.sightings import catalogue
 from detector.trees import Trees
+from models.boosted import tensors_of
 from models.evaluate.multiepoch import _linear
 from models.evaluate.trackreport import tracks_markdown
 from models.evaluate.tracks import chance_rate, is_true, judge_tracks, owners, scrambled
-from models.linker import ARRAYS, CLASSES, Linker, classes_of, from_weights, load_linker
+from models.linker import CLASSES, Linker, classes_of, from_weights, load_linker
 from models.simulate.streaklists import draw_circumstances, draw_lists, end_errors
 from models.training import linking as training
+from models.training.boosting import flattened
 from models.weights import BadWeights, Weights
 from tests.detector.test_linking import SHAPES, Fits, crowd, mover, streaks
 
@@ -44,7 +45,7 @@ def test_trees_walk_as_the_library_that_grew_them(seed):
     true = rows[:, 0] * rows[:, 1] + rng.normal(0, 0.3, 300) > 0
     quiet = {"objective": "binary", "num_leaves": 7, "verbosity": -1, "num_threads": 1, "seed": 1}
     booster = lightgbm.train(quiet, lightgbm.Dataset(rows, true.astype(float)), 12)
-    trees = training.flattened(booster.dump_model()["tree_info"])
+    trees = flattened(booster.dump_model()["tree_info"])
     fresh = rng.normal(size=(100, 5))
     np.testing.assert_allclose(trees(fresh), booster.predict(fresh, raw_score=True), atol=1e-9)
 
@@ -72,7 +73,7 @@ def test_the_shipped_score_is_for_the_features_that_are_computed():
 
 
 def test_weights_of_something_else_are_refused():
-    arrays = {name: torch.from_numpy(np.asarray(getattr(stump(0, 0.0, 0.0, 1.0), name))) for name in ARRAYS}
+    arrays = tensors_of(stump(0, 0.0, 0.0, 1.0))
     with pytest.raises(BadWeights, match="streaknet"):
         from_weights(Weights(arrays, {"network": "streaknet"}, ""), "mine")
     with pytest.raises(BadWeights, match="other features"):
