@@ -7,7 +7,6 @@ from a seed, and is fast enough that training frames are exposed afresh every ti
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import cos, exp, floor, hypot, pi, sin, sqrt
 from typing import TYPE_CHECKING
 
@@ -19,78 +18,10 @@ from models.simulate.cosmicrays import add_cosmic_rays
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from models.simulate.sky import Conditions
+    from models.simulate.conditions import Conditions
 
 # Above this many electrons a Poisson draw is a normal one to better than a hundredth of its sigma's shape.
 NORMAL_ABOVE_E = 50.0
-
-
-@dataclass(frozen=True)
-class Defects:
-    """What is wrong with one detector. Rates are per 1e6 pixels, columns per 1,000 columns; charges are electrons.
-
-    ``ccd_shape`` is the detector that a smaller image is taken to be a random part of; ``amplifiers`` (rows, columns)
-    divide it, with relative gains scattered by ``gain_spread`` and biases by ``step_e``. ``bleed`` is the direction of
-    saturated charge: ``columns``, ``rows`` or ``none``. ``flat_scatter`` is the scatter of the pixels' response,
-    ``bayer`` the contrast of a chequered colour filter. ``overscan_px`` wide strips at the detector's edges saw no
-    light; beyond ``lit_radius`` (of the half diagonal; 0 = everywhere lit) neither did its corners. ``resampling`` is
-    the share of its neighbours that interpolation mixed into each pixel along either axis.
-    """
-
-    ccd_shape: tuple[int, int] = (4132, 4096)
-    full_well_e: float = 200_000.0
-    bleed: str = "columns"
-    hot_pixels: float = 50.0
-    hot_columns: float = 0.5
-    dead_columns: float = 0.5
-    column_e: float = 100.0
-    amplifiers: tuple[int, int] = (2, 2)
-    gain_spread: float = 0.002
-    step_e: float = 0.3
-    flat_scatter: float = 0.0
-    bayer: float = 0.0
-    residuals: float = 0.0
-    overscan_px: int = 0
-    lit_radius: float = 0.0
-    resampling: float = 0.0
-
-
-def draw_defects(rng: np.random.Generator, kind: str, *, sky_e: float, full_well_e: float) -> Defects:
-    """The defects of one frame: a calibrated survey frame's for the named cameras, anything at all for ``generic``."""
-    if kind in {"euclid-vis", "kids-omegacam", "subaru-hsc"}:
-        shapes = {"euclid-vis": (4132, 4096), "kids-omegacam": (4100, 2048), "subaru-hsc": (4176, 2048)}
-        amplifiers = {"euclid-vis": (2, 2), "kids-omegacam": (1, 1), "subaru-hsc": (1, 4)}
-        return Defects(
-            ccd_shape=shapes[kind],
-            full_well_e=full_well_e,
-            hot_pixels=rng.uniform(10.0, 150.0),
-            hot_columns=rng.uniform(0.0, 1.5),
-            dead_columns=rng.uniform(0.0, 1.0),
-            column_e=sqrt(sky_e) * rng.uniform(3.0, 30.0),
-            amplifiers=amplifiers[kind],
-            gain_spread=rng.uniform(0.0, 0.006),
-            step_e=sqrt(sky_e) * rng.uniform(0.0, 0.1),
-        )
-    rows, columns = rng.choice([512, 1024, 2048, 4096], 2)
-    return Defects(
-        ccd_shape=(int(rows), int(columns)),
-        full_well_e=full_well_e,
-        bleed=str(rng.choice(["columns", "columns", "rows", "none"])),
-        hot_pixels=float(np.exp(rng.uniform(0.0, 8.0))) * (rng.random() < 0.7),
-        hot_columns=rng.exponential(1.5) * (rng.random() < 0.5),
-        dead_columns=rng.exponential(1.5) * (rng.random() < 0.5),
-        column_e=sqrt(sky_e) * float(np.exp(rng.uniform(0.0, 4.0))),
-        amplifiers=(int(rng.choice([1, 1, 2])), int(rng.choice([1, 1, 2, 2, 4, 8]))),
-        gain_spread=rng.exponential(0.01) * (rng.random() < 0.5),
-        step_e=sqrt(sky_e) * rng.exponential(0.5) * (rng.random() < 0.5),
-        # Of the noise of the sky at the most a half: beyond that it is the flat's noise and no longer a sky.
-        flat_scatter=min(rng.exponential(0.01), 0.5 / sqrt(sky_e)) * (rng.random() < 0.3),
-        bayer=rng.uniform(0.05, 0.5) * (rng.random() < 0.06),
-        residuals=float(np.exp(rng.uniform(2.0, 6.0))) * (rng.random() < 0.2),
-        overscan_px=int(rng.integers(4, 64)) * (rng.random() < 0.25),
-        lit_radius=rng.uniform(0.7, 1.0) * (rng.random() < 0.12),
-        resampling=rng.uniform(0.02, 0.16) * (rng.random() < 0.3),
-    )
 
 
 def expose(electrons: NDArray[np.float32], conditions: Conditions, seed: int) -> NDArray[np.float32]:

@@ -20,10 +20,11 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from models.simulate.asteroids import Kernel, add_trails
+from models.simulate.conditions import Conditions, draw_conditions
 from models.simulate.defects import expose_again
 from models.simulate.planted import TOLD, Planted, add_object, check_survey, place_objects, scene_of
 from models.simulate.psf import PointSpread, point_spread
-from models.simulate.sky import Conditions, Sources, draw_conditions, draw_sources, paint_backdrop, paint_sources
+from models.simulate.sky import Sources, draw_sources, paint_backdrop, paint_sources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -24,9 +24,9 @@ from models.simulate.viewing import OVERSAMPLING, STAMP_PX, WINGS_PX, make_view,
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from models.simulate.conditions import Conditions
     from models.simulate.psf import PointSpread
     from models.simulate.scenes import Scene
-    from models.simulate.sky import Conditions
     from models.simulate.viewing import View
 
 CLASSES = ("lens", "merger", "impostor")

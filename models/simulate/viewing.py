@@ -18,16 +18,16 @@ from scipy import fft, ndimage
 
 from detector.centring import centred
 from models.simulate.asteroids import add_trails
+from models.simulate.conditions import draw_conditions
 from models.simulate.cosmicrays import add_cosmic_rays
 from models.simulate.psf import point_spread
-from models.simulate.sky import draw_conditions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from models.simulate.asteroids import Kernel
+    from models.simulate.conditions import Conditions
     from models.simulate.psf import PointSpread
-    from models.simulate.sky import Conditions
 
 STAMP_PX = 64
 # Around the stamp: room for centring (6 px) and for its random offset.

@@ -22,8 +22,9 @@ from detector.sky import measure_sky
 from detector.tiling import Tiling, pad, unpadded
 from detector.whitening import binned, whiten
 from models.simulate.asteroids import Kernel, add_trails
+from models.simulate.conditions import draw_conditions
 from models.simulate.defects import expose
-from models.simulate.sky import Scene, draw_conditions, draw_scene
+from models.simulate.sky import Scene, draw_scene
 from models.training.cells import label_cells
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from models.simulate.sky import Conditions
+    from models.simulate.conditions import Conditions
 
 # Evaluation owns the seeds from here on: training refuses them.
 EVALUATION_SEEDS = 900_000

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from models.simulate.conditions import draw_conditions
 from models.simulate.exposure import Plan, draw_field, write_fields
 from models.simulate.planted import add_object, scene_of
 from models.simulate.psf import point_spread
-from models.simulate.sky import draw_conditions
 
 SKY = {"kind": "kids-omegacam", "shape": (600, 600), "asteroids": 0, "dithers": 2}
 

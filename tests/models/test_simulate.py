@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from models.simulate.asteroids import SOURCES_PER_PX, Kernel, add_trails
+from models.simulate.conditions import KINDS, Backdrop, Defects, draw_conditions
 from models.simulate.cosmicrays import Rays, add_cosmic_rays
-from models.simulate.defects import Defects, _bleed, add_ghosts, add_long_spikes, expose, expose_again
+from models.simulate.defects import _bleed, add_ghosts, add_long_spikes, expose, expose_again
 from models.simulate.psf import Optics, draw_optics, point_spread
-from models.simulate.sky import KINDS, Backdrop, Sources, draw_conditions, draw_scene, paint_sources
+from models.simulate.sky import Sources, draw_scene, paint_sources
 
 
 def gaussian_kernel(fwhm_px=1.7, oversampling=5, radius_px=10):
