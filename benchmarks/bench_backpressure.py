@@ -23,9 +23,9 @@ sys.path.insert(0, str(CHECKOUT))
 
 from detector.frame import Frame, FrameHeader  # noqa: E402
 from detector.survey import GENERIC  # noqa: E402
-from stream.broker import Feed  # noqa: E402
 from stream.logs import configure_logs  # noqa: E402
 from stream.messages import FRAMES, Output  # noqa: E402
+from stream.producer import Feed  # noqa: E402
 from stream.service import Examiner, Limits, run_worker  # noqa: E402
 from stream.topics import create_missing_topics, topic_states  # noqa: E402
 from tests.conftest import settings_for  # noqa: E402

@@ -22,9 +22,9 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(CHECKOUT))
 
-from stream.broker import Feed  # noqa: E402
 from stream.embedded import broker_command  # noqa: E402
 from stream.messages import FRAMES, Output  # noqa: E402
+from stream.producer import Feed  # noqa: E402
 from stream.topics import create_missing_topics  # noqa: E402
 from tests.conftest import settings_for  # noqa: E402
 from tests.kafka_broker import free_port, wait_for_port  # noqa: E402

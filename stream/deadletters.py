@@ -15,17 +15,10 @@ from typing import TYPE_CHECKING
 from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 
-from stream.broker import (
-    LAST_WORD_S,
-    BrokerError,
-    open_transactional_producer,
-    producer_options,
-    publish,
-    transaction_patience_s,
-    within,
-)
+from stream.broker import LAST_WORD_S, BrokerError
 from stream.logreader import LogReader
 from stream.messages import ANSWERS, FRAMES, LEFT_OUT, REJECTED, REPLAY_OF, Output
+from stream.producer import open_transactional_producer, producer_options, publish, transaction_patience_s, within
 from stream.topics import create_log_of_keys
 
 if TYPE_CHECKING:

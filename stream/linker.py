@@ -28,21 +28,12 @@ from kafka import errors as kafka_errors
 from kafka.coordinator.assignors.range import RangePartitionAssignor
 from kafka.structs import MemberState, OffsetAndMetadata
 
-from stream.broker import (
-    ABORT_S,
-    SETTLE_S,
-    BrokerError,
-    check_reachable,
-    consumer,
-    explained,
-    open_transactional_producer,
-    producer_options,
-    publish,
-)
+from stream.broker import ABORT_S, SETTLE_S, BrokerError, check_reachable, consumer, explained
 from stream.fields import Fields, UnreadableError
 from stream.framing import decode
 from stream.messages import CANDIDATES, STREAKS, TRACKS, Message, Output, mjd_tai
 from stream.metrics import LinkerMetrics, serve_metrics
+from stream.producer import open_transactional_producer, producer_options, publish
 from stream.schemaregistry import wire
 from stream.signals import Departure, stop_signals
 from stream.topics import create_missing_topics
@@ -188,13 +179,16 @@ class Linker:
             max_partition_fetch_bytes=FETCH_BYTES,
             allow_auto_create_topics=False,
         )
-        self._check_topics()
         self.exactly_once = settings.delivery == "exactly-once"
-        self.producer = (
-            open_transactional_producer(settings, f"{settings.topic_prefix}{linker_group(settings)}-{uuid.uuid4()}")
-            if self.exactly_once
-            else KafkaProducer(**producer_options(settings))
-        )
+        with contextlib.ExitStack() as undone:
+            undone.callback(self.consumer.close, autocommit=False, timeout_ms=1000)
+            self._check_topics()
+            self.producer = (
+                open_transactional_producer(settings, f"{settings.topic_prefix}{linker_group(settings)}-{uuid.uuid4()}")
+                if self.exactly_once
+                else KafkaProducer(**producer_options(settings))
+            )
+            undone.pop_all()
         self.consumer.subscribe([settings.topic(STREAKS), settings.topic(CANDIDATES)])
         self.group: ConsumerGroupMetadata = self.consumer.group_metadata()
 

@@ -22,9 +22,10 @@ from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 
 from detector.frame import FrameLabel
-from stream.broker import (
-    LAST_WORD_S,
-    BrokerError,
+from stream.broker import LAST_WORD_S, BrokerError
+from stream.logreader import LogReader
+from stream.messages import Output
+from stream.producer import (
     check_size,
     open_transactional_producer,
     producer_options,
@@ -32,8 +33,6 @@ from stream.broker import (
     transaction_patience_s,
     within,
 )
-from stream.logreader import LogReader
-from stream.messages import Output
 from stream.topics import create_log_of_keys
 
 if TYPE_CHECKING:

@@ -23,15 +23,17 @@ import structlog
 
 from detector.frame import BadFrame
 from stream.alerts import candidate_lists, examined_summary, streak_alerts, streak_cutouts
-from stream.broker import DELIVERIES, MessageTooLargeError, Source, check_reachable, explained
+from stream.broker import MessageTooLargeError, check_reachable, explained
 from stream.candidatealerts import candidate_alerts, candidate_cutouts
 from stream.claims import Claims
+from stream.delivery import DELIVERIES
 from stream.framing import CONTAINERS
 from stream.machine import MachineError, machine_fault
 from stream.messages import FRAMES, as_message_says, counted, dead_letter, frame_source, mjd_tai, without_values
 from stream.metrics import Metrics, serve_metrics
 from stream.schemaregistry import wire
 from stream.signals import Departure, stop_signals
+from stream.source import Source
 from stream.topics import create_missing_topics
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from detector.frame import Frame
     from detector.streaks import Findings
     from models.evaluate.sensitivity import Trial
-    from stream.broker import Delivery
+    from stream.delivery import Delivery
     from stream.framing import Framing
     from stream.messages import Message, Output
     from stream.settings import Settings

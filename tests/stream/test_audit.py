@@ -10,10 +10,11 @@ from kafka.admin import KafkaAdminClient
 from kafka.structs import OffsetAndMetadata
 from typer.testing import CliRunner
 
-from stream.broker import Source, producer_options
 from stream.cli import app
 from stream.messages import ANSWERS, EXAMINED, FRAMES, REJECTED, STREAKS, TRACKS, Output
+from stream.producer import producer_options
 from stream.service import Limits, answer_to, run_worker
+from stream.source import Source
 from tests.conftest import settings_for
 from tests.stream.stand_in import EXAMINER, frame_bytes
 from tests.stream.topics import read_all, send

@@ -3,9 +3,9 @@
 import pytest
 from kafka import KafkaProducer, TopicPartition
 
-from stream.broker import producer_options
 from stream.marks import STANDS_S, StandingGaps, only_marks
 from stream.messages import FRAMES
+from stream.producer import producer_options
 from stream.service import Limits, run_worker
 from stream.topics import create_missing_topics, topic_states
 from tests.conftest import settings_for

@@ -9,11 +9,14 @@ from collections import Counter
 import pytest
 from kafka.errors import KafkaTimeoutError, NotEnoughReplicasError, ProducerFencedError
 
-from stream.broker import ExactlyOnce, Feed, MessageTooLargeError, Source, next_offset, note_of, publish, within
+from stream.broker import MessageTooLargeError
+from stream.delivery import ExactlyOnce
 from stream.machine import MachineError
 from stream.messages import EXAMINED, FRAMES, REJECTED, STREAKS, Output
 from stream.metrics import Metrics
+from stream.producer import Feed, publish, within
 from stream.service import Limits, run_worker
+from stream.source import Source, next_offset, note_of
 from stream.topics import administration, topic_states
 from tests.conftest import settings_for
 from tests.stream.stand_in import EXAMINER, frame_bytes

@@ -6,10 +6,12 @@ import pytest
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient
 
-from stream.broker import BrokerError, Source, producer_options
+from stream.broker import BrokerError
 from stream.messages import EXAMINED, FRAMES, LEFT_OUT, REJECTED, Output
 from stream.metrics import Metrics
+from stream.producer import producer_options
 from stream.service import Limits, run_worker
+from stream.source import Source
 from stream.topics import create_missing_topics
 from tests.conftest import settings_for
 from tests.stream.stand_in import EXAMINER, frame_bytes

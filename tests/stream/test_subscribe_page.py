@@ -12,10 +12,10 @@ import pytest
 from kafka import KafkaProducer
 
 from stream.alerts import streak_alerts, streak_cutouts
-from stream.broker import producer_options, publish
 from stream.candidatealerts import candidate_alerts
 from stream.framing import CONTAINERS, SCHEMA_VERSION, decode
 from stream.messages import TRACKS
+from stream.producer import producer_options, publish
 from stream.schemaregistry import wire
 from tests.conftest import settings_for
 from tests.deploy.debian import program

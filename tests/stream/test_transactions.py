@@ -1,12 +1,12 @@
 """Producers whose transactions cannot begin: whoever wanted them is told why, and nothing is left open."""
 
 import pytest
-from kafka import KafkaProducer
+from kafka import KafkaConsumer, KafkaProducer
 from kafka import errors as kafka_errors
 
 from models.linker import load_linker
-from stream.broker import ExactlyOnce
 from stream.deadletters import Replayer
+from stream.delivery import ExactlyOnce
 from stream.linker import Linker
 from stream.manifest import Run
 from stream.metrics import LinkerMetrics
@@ -25,24 +25,31 @@ OPENED_BY = {
 
 
 @pytest.fixture
-def producers(monkeypatch):
-    """Every producer with transactions that is made meanwhile."""
+def clients(monkeypatch):
+    """Every producer and consumer that is made meanwhile."""
     made = []
 
-    class Noted(KafkaProducer):
-        def __init__(self, **options):
-            super().__init__(**options)
-            made.append(self)
+    def noted(kind):
+        class Noted(kind):
+            def __init__(self, **options):
+                super().__init__(**options)
+                made.append(self)
 
-    monkeypatch.setattr("stream.broker.KafkaProducer", Noted)
+        return Noted
+
+    monkeypatch.setattr("stream.producer.KafkaProducer", noted(KafkaProducer))
+    monkeypatch.setattr("stream.broker.KafkaConsumer", noted(KafkaConsumer))
     return made
 
 
 @pytest.mark.parametrize("who", OPENED_BY)
-def test_a_producer_whose_transactions_cannot_begin_is_closed(kafka_broker, producers, who):
+def test_a_producer_whose_transactions_cannot_begin_is_closed_and_so_is_what_was_opened_before_it(
+    kafka_broker, clients, who
+):
     # A broker grants fifteen minutes at most.
     settings = settings_for(kafka_broker, transaction_timeout_s=3600)
     create_missing_topics(settings)
     with pytest.raises(kafka_errors.KafkaError, match="InvalidTransactionTimeout"):
         OPENED_BY[who](settings)
-    assert [one._closed for one in producers] == [True]
+    assert any(isinstance(one, KafkaProducer) for one in clients)
+    assert all(one._closed for one in clients)

@@ -11,9 +11,9 @@ import pytest
 
 from detector.fitsheader import Limits
 from stream import handshake
-from stream.broker import Feed
 from stream.embedded import broker_command
 from stream.messages import Output
+from stream.producer import Feed
 from stream.topics import create_missing_topics
 from stream.watch import Watch
 from stream.watching import follower

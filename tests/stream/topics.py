@@ -8,9 +8,10 @@ from pathlib import Path
 
 from kafka import KafkaConsumer, TopicPartition
 
-from stream.broker import UNLIMITED_BYTES, Feed
+from stream.broker import UNLIMITED_BYTES
 from stream.framing import decode
 from stream.messages import FRAMES, Output
+from stream.producer import Feed
 from stream.topics import create_missing_topics
 
 

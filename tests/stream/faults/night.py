@@ -17,9 +17,9 @@ import numpy as np
 from kafka import KafkaConsumer, TopicPartition
 
 from stream.audit import audit
-from stream.broker import Feed
 from stream.framing import decode
 from stream.messages import EXAMINED, FRAMES, REJECTED, STREAKS
+from stream.producer import Feed
 from stream.settings import load_settings
 from stream.topics import committed_offsets, create_missing_topics
 from tests.stream.faults.broker import SESSION_S as BROKER_SESSION_S
