@@ -40,18 +40,20 @@ def field_evidence(judged: NDArray[np.float64], found: Candidates, elsewhere: El
     moves = elsewhere.moves()
     flux, sigma = elsewhere.combined()
     shown = np.isfinite(elsewhere.there_sigma_e)
-    each = np.where(shown, elsewhere.there_e / elsewhere.there_sigma_e, -np.inf).max(axis=1, initial=-np.inf)
+    seen = elsewhere.seen
     with np.errstate(invalid="ignore", divide="ignore"):
+        each = np.where(shown, elsewhere.there_e / elsewhere.there_sigma_e, -np.inf).max(axis=1, initial=-np.inf)
         parts = elsewhere.there_e / elsewhere.flux_e[:, None]
-        columns = (
-            elsewhere.seen,
-            moves,
+        most = np.where(shown, parts, -np.inf).max(axis=1, initial=-np.inf)
+        least = np.where(shown, parts, np.inf).min(axis=1, initial=np.inf)
+        there = (
             np.arcsinh(flux / sigma),
             np.arcsinh(each),
             np.arcsinh(elsewhere.flux_e / sigma),
             np.clip(flux / elsewhere.flux_e, -MOST_PARTS, MOST_PARTS),
-            np.clip(np.where(shown, parts, -np.inf).max(axis=1, initial=-np.inf), -MOST_PARTS, MOST_PARTS),
-            np.clip(np.where(shown, parts, np.inf).min(axis=1, initial=np.inf), -MOST_PARTS, MOST_PARTS),
+            np.clip(most, -MOST_PARTS, MOST_PARTS),
+            np.clip(least, -MOST_PARTS, MOST_PARTS),
         )
+    columns = (seen, moves, *(np.where(seen > 0, column, 0.0) for column in there))
     table = np.column_stack([judged, judged - np.log(standing_odds(moves)), own, *columns])
     return np.nan_to_num(table, nan=0.0, posinf=0.0, neginf=0.0)

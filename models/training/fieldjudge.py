@@ -60,7 +60,7 @@ CANDIDATES_PER_MEGAPIXEL = (300, 1100)
 FLAGGED = 0.25
 # One field in so many calibrates.
 HELD_BACK = 5
-BOOSTING = Boosting(rounds=400, leaves=15, rate=0.04)
+BOOSTING = Boosting(rounds=300, leaves=31, rate=0.03)
 # More of these is better (1), or worse (-1), whatever else is known.
 DIRECTIONS = {"judged": 1, "weighed": 1, "moves": 1}
 

@@ -90,11 +90,11 @@ def examination(settings: Settings, weights: str, extension: int | None) -> tupl
     return reader(science, extension), science.examine
 
 
-def load(settings: Settings, weights: str, *, verified: bool = True) -> Science:
+def load(settings: Settings, weights: str, *, verified: bool = True, judge: str = "fieldjudge") -> Science:
     """The science of these settings; leaves with a sentence when it cannot be had."""
     from stream.commands.science import load_science  # noqa: PLC0415 - astropy, numba and torch
 
-    return load_science(settings, weights, verified=verified)
+    return load_science(settings, weights, verified=verified, judge=judge)
 
 
 def reader(science: Science, extension: int | None) -> Read:

@@ -58,6 +58,10 @@ def detect_command(
             "--together/--alone", help="Exposures of one field tell each other what stands still; or each for itself."
         ),
     ] = True,
+    judge: Annotated[
+        str,
+        typer.Option(help="What weighs a field's other exposures: a shipped name or a .safetensors file."),
+    ] = "fieldjudge",
     proposals: Annotated[
         bool, typer.Option("--proposals", help="Scores of the first stage alone: no second stage, not calibrated.")
     ] = False,
@@ -86,7 +90,7 @@ def detect_command(
     files = fits_files(frames)
     if not files:
         raise typer.BadParameter(f"no FITS file in {', '.join(map(str, frames))}", param_hint="FRAME...")
-    science = load(settings, weights, verified=not proposals)
+    science = load(settings, weights, verified=not proposals, judge=judge)
     refused = detect_files(
         files,
         Output(out, Format(kind), picture, tuple(name for name in LAYOUTS if name in settings.classes)),

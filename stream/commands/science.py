@@ -16,6 +16,7 @@ from detector import examine
 from detector.candidates import ClassNetworks
 from detector.survey import SURVEYS
 from models import predictor
+from models.fieldjudge import load_fieldjudge
 from models.weights import BadWeights
 from stream.commands.options import frame_limits
 
@@ -24,10 +25,13 @@ if TYPE_CHECKING:
 
     from detector.fitsheader import Limits
     from detector.frame import Frame
+    from detector.streaknetwork import FieldJudge
     from detector.streaks import Findings
     from detector.survey import Survey
     from models.predictor import StreakPredictor
     from stream.settings import Settings
+
+SHIPPED_JUDGE = "fieldjudge"
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,14 @@ class Science:
 
 
 def load_science(
-    settings: Settings, weights: str, *, verified: bool = True, link_threshold: float | None = None
+    settings: Settings,
+    weights: str,
+    *,
+    verified: bool = True,
+    link_threshold: float | None = None,
+    judge: str = SHIPPED_JUDGE,
 ) -> Science:
-    """Give the science of these settings; ``weights`` is a shipped name or a file.
+    """Give the science of these settings; ``weights`` and ``judge`` are shipped names or files.
 
     Not ``verified``, scores are the first stage's own. With ``link_threshold`` findings have candidates for the linker.
 
@@ -61,6 +70,7 @@ def load_science(
         raise typer.BadParameter(f"{settings.survey!r}: there are {known}", param_hint="--survey")
     try:
         network = predictor.load_streak_network(weights, settings.device)
+        field_judge = load_judge(network, judge) if verified else None
         classes, versions = load_classes(settings)
     except BadWeights as error:
         typer.echo(f"error: {error}", err=True)
@@ -80,12 +90,31 @@ def load_science(
         survey=SURVEYS.get(settings.survey),
         limits=frame_limits(settings),
         examine=functools.partial(examine.examine, network=network, search=search, **looked_for),
-        examine_together=functools.partial(examine.examine_together, network=network, search=search, **looked_for),
+        examine_together=functools.partial(
+            examine.examine_together,
+            network=network,
+            search=search,
+            judge=field_judge,
+            **looked_for,
+        ),
         examine_streaks=functools.partial(examine.examine, network=network, search=search),
         network=network,
         classes=classes,
         class_versions=versions,
     )
+
+
+def load_judge(network: StreakPredictor, name: str = SHIPPED_JUDGE) -> FieldJudge | None:
+    """The named judge of fields; None where the shipped one learned from the candidates of another network.
+
+    Errors: ``BadWeights``, also where one of the user's own did.
+    """
+    judge = load_fieldjudge(name)
+    if judge.network == network.weights.sha256:
+        return judge
+    if name == SHIPPED_JUDGE:
+        return None
+    raise BadWeights(f"{name}: learned from another network's candidates; `train fieldjudge --init-from` these weights")
 
 
 def load_classes(settings: Settings) -> tuple[ClassNetworks | None, dict[str, str]]:

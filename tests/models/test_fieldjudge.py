@@ -1,5 +1,6 @@
 """The judge of candidates whose field has other exposures: its evidence, its weights, what it learns from."""
 
+import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -15,7 +16,7 @@ from models.predictor import load_streak_network
 from models.simulate.exposure import Plan
 from models.training import fieldjudge as training
 from models.training.boosting import Boosting
-from models.weights import BadWeights, Weights, load
+from models.weights import BadWeights, Weights, load, shipped
 from stream.commands.science import load_judge
 from tests.models.test_linker import stump
 
@@ -80,18 +81,27 @@ def test_weights_of_something_else_are_refused():
         judge_of(Weights(arrays, {"network": "fieldjudge", "evidence": ["one"]}, ""), "mine")
 
 
-def test_the_shipped_judge_knows_the_shipped_network_and_is_not_asked_about_another():
+def test_the_shipped_judge_knows_the_shipped_network_and_is_not_asked_about_another(tmp_path):
     network = load_streak_network("streaknet", "cpu")
     assert load_fieldjudge().network == network.weights.sha256
     judge = load_judge(network)
     assert judge is not None
     # All else alike, what has no light elsewhere is likelier than what has as much.
     table = np.zeros((2, len(NAMES)))
-    for name, values in (("seen", (3, 3)), ("moves", (12, -12)), ("part", (0, 1)), ("expected_there", (3, 3))):
+    moves = np.array([SUREST, -SUREST])
+    told = {"seen": (3, 3), "moves": moves, "weighed": -np.log(standing_odds(moves)), "part": (0, 1), "there": (0, 3)}
+    for name, values in told.items():
         table[:, NAMES.index(name)] = values
     moving, standing = judge(table, 100.0)
     assert moving > 5.0 * standing
-    assert load_judge(replace(network, weights=replace(network.weights, sha256="another"))) is None
+    another = replace(network, weights=replace(network.weights, sha256="another"))
+    assert load_judge(another) is None
+    # One that was asked for by name is not left out in silence.
+    mine = tmp_path / "mine.safetensors"
+    shutil.copy(shipped("fieldjudge"), mine)
+    assert load_judge(network, str(mine)) is not None
+    with pytest.raises(BadWeights, match="another network"):
+        load_judge(another, str(mine))
 
 
 def test_seeds_of_evaluation_and_too_few_fields_are_refused(tmp_path):
@@ -111,11 +121,11 @@ def test_plans_are_of_every_camera_and_within_what_is_said():
 
 
 def test_a_field_is_drawn_searched_and_held_against_its_truth(tmp_path, monkeypatch):
-    plan = Plan("kids-omegacam", asteroids=12, magnitudes=(17.5, 20.0), shape=(360, 400), dithers=2)
+    plan = Plan("kids-omegacam", asteroids=12, magnitudes=(17.5, 20.0), shape=(640, 600), dithers=2)
     monkeypatch.setattr(training, "draw_plan", lambda _: replace(plan, rates_arcsec_h=(20.0, 60.0)))
     field = training.judge_field(tmp_path, 11, "streaknet", "cpu")
     assert field.evidence.shape == (len(field.true), len(NAMES))
-    assert field.pixels == 2 * 360 * 400
+    assert field.pixels == 2 * 640 * 600
     assert 0 < field.true.sum() <= field.streaks
     assert (field.evidence[:, NAMES.index("seen")] == 1).all()
     moves = field.evidence[:, NAMES.index("moves")]
