@@ -106,6 +106,7 @@ def test_evaluation_seeds_are_refused():
 def test_training_learns_tracks_and_calibrates_them(tmp_path, monkeypatch):
     pytest.importorskip("lightgbm")
     monkeypatch.setattr(training, "ROUNDS", 30)
+    monkeypatch.setattr(training, "HELD_BACK", 3)
     table = training.train_linker(tmp_path, seed=5, count=3, lists=[])
     assert set(table) == set(CLASSES)
     linker = load_linker(str(tmp_path / "linker.safetensors"))
