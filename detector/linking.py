@@ -229,7 +229,9 @@ def recovered(sets: Sets, members: I8, taken: NDArray[np.bool_]) -> I8:
     if not trail > 0.0:
         return members
     ahead = way[2:] / speed
-    magnitude = float(np.nanmedian(np.append(plane.catalogue.mag[plane.index[members[members >= 0]]], np.nan)))
+    magnitudes = plane.catalogue.mag[plane.index[members[members >= 0]]]
+    known = magnitudes[np.isfinite(magnitudes)]
+    magnitude = float(np.median(known)) if len(known) else np.nan
     whole = members.copy()
     for exposure in np.flatnonzero(members < 0).tolist():
         here = np.flatnonzero((plane.exposure == exposure) & ~taken)
