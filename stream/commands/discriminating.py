@@ -82,6 +82,7 @@ def calibrate_discriminator(weights: str, simulated: Sequence[Path], out: Path, 
     from models.networks.discriminator import CLASSES  # noqa: PLC0415
     from models.weights import load, save  # noqa: PLC0415
 
+    out.parent.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     network = dataclasses.replace(_network(weights, settings.device), class_weights=np.ones(len(CLASSES)))
     frames, known = _read(simulated, network, settings)
     rows = scan(frames, known, _deep(network))

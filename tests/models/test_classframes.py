@@ -8,11 +8,14 @@ import torch
 
 from detector.candidates import Levels
 from models.evaluate.classframes import ClassFrame, curve, ensemble, floor_for, purity_above, purity_at_rate
-from models.evaluate.classscan import scan, scan_table, weighted
+from models.evaluate.classscan import ScanRow, scan, scan_table, weighted
 from models.networks.discriminator import CLASSES, Discriminator
 from models.training.discriminator import CELLS, SkyValidation, cells_loss, padded, sky_batches, sky_loss
 from models.training.skyframes import UNKNOWN, SkyFrame, cell_labels, frames_seed
 from models.training.stampbank import Stamps
+from models.weights import load
+from stream.commands.discriminating import LOWEST, calibrate_discriminator
+from stream.settings import load_settings
 
 
 @dataclass
@@ -127,3 +130,15 @@ def test_cells_that_nothing_is_asked_of_cost_nothing():
     logits = torch.randn(1, 4, 3, 3, generator=torch.Generator().manual_seed(1))
     cells = torch.full((1, 3, 3), UNKNOWN)
     assert float(cells_loss(logits, cells)) == 0.0
+
+
+def test_a_calibrated_discriminator_and_its_scan_go_to_a_folder_that_was_not_there(tmp_path, monkeypatch):
+    row = ScanRow((0.2, 1.0, 5.0), (0.0, -2.0, -50.0), (0.6, 0.5, 0.4), (0.7, 0.6, 0.5))
+    monkeypatch.setattr("stream.commands.discriminating._read", lambda *_: ([], {}))
+    monkeypatch.setattr("models.evaluate.classscan.scan", lambda *_: [row])
+    out = tmp_path / "new" / "mine.safetensors"
+    calibrate_discriminator("discriminator", [], out, load_settings(None, {"device": "cpu"}))
+    facts = load(str(out)).facts
+    assert facts["class_weights"] == {"none": 1.0, "lens": 0.2, "merger": 1.0, "asteroid": 5.0}
+    assert facts["floors"] == {"lens": 0.5, "merger": pytest.approx(0.1192, abs=1e-4), "asteroid": LOWEST}
+    assert (tmp_path / "new" / "mine.scan.csv").read_text().startswith("weight_lens,floor_lens")

@@ -62,6 +62,7 @@ def stand_in(monkeypatch):
         return one_streak(frame)
 
     monkeypatch.setattr("models.predictor.load_streak_network", load)
+    monkeypatch.setattr("stream.commands.science.load_judge", lambda *_: None)
     monkeypatch.setattr("detector.examine.examine", examine)
     return asked
 

@@ -55,6 +55,7 @@ def ends_with_a_sentence(done, *words):
 def science(monkeypatch):
     """Gives what stands in for the examination, to be exchanged."""
     monkeypatch.setattr("models.predictor.load_streak_network", lambda *_: "network")
+    monkeypatch.setattr("stream.commands.science.load_judge", lambda *_: None)
     monkeypatch.setattr("detector.examine.examine", lambda frame, **_: one_streak(frame))
     return monkeypatch
 
