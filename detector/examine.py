@@ -123,12 +123,12 @@ def search_frame(
     done("score")
     elsewhere = looked_up(found, header, others)
     moves = elsewhere.moves()
-    if others and judge is None:
-        score = with_others(score, moves)
-    elif others and judge is not None:
-        together = judge(field_evidence(logit, found, elsewhere), expected)
-        score = np.where(elsewhere.seen > 0, together, score)
     if others:
+        if judge is None:
+            score = with_others(score, moves)
+        else:
+            together = judge(field_evidence(logit, found, elsewhere), expected)
+            score = np.where(elsewhere.seen > 0, together, score)
         done("other exposures")
     score, spike = spikes_doubted(score, found.fits.ends, ready)
     score, aligned = gridlines_doubted(score, found.fits.ends, ready.mask)

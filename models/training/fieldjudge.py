@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import math
 import shutil
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from typing import TYPE_CHECKING, Any
 
 import numba
@@ -28,13 +26,14 @@ from detector.streakcandidates import candidates, judged
 from models.boosted import tensors_of
 from models.evaluate.matching import NEITHER, TRUE, inside, match_frame
 from models.predictor import load_streak_network
-from models.training.asteroid import LEAST_SNR, fitted_curve
+from models.training.asteroid import FRAME_PIXELS, LEAST_SNR, fitted_curve
 from models.training.boosting import Boosting, grown
 from models.training.scenes import EVALUATION_SEEDS, shortest_px
+from models.training.stampbank import make_parts
 from models.weights import load, save
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -61,6 +60,8 @@ FLAGGED = 0.25
 # One field in so many calibrates.
 HELD_BACK = 5
 BOOSTING = Boosting(rounds=300, leaves=31, rate=0.03)
+# What is compared at a price: so many false ones in a Euclid VIS frame.
+PRICE = 10.0
 # More of these is better (1), or worse (-1), whatever else is known.
 DIRECTIONS = {"judged": 1, "weighed": 1, "moves": 1}
 
@@ -80,13 +81,17 @@ class JudgedField:
 
 @dataclass(frozen=True)
 class Fields:
-    """A folder of judged fields of the seeds ``seed`` and up, by the streak network ``weights`` (``version``: hash)."""
+    """A folder of ``parts`` judged fields of the seeds ``seed`` and up, by the streak network ``weights``.
+
+    ``version`` is the hash of these: it tells the candidates of one network from another's.
+    """
 
     folder: Path
     weights: str
     version: str
     device: str
     seed: int
+    parts: int
 
     def path(self, number: int) -> Path:
         """Where field ``number`` lies."""
@@ -112,14 +117,6 @@ class Fields:
         with np.load(self.path(number)) as stored:
             pixels, streaks = stored["counts"].tolist()
             return JudgedField(stored["evidence"].astype(np.float64), stored["true"], pixels, streaks)
-
-
-def make_fields(fields: Fields, count: int, processes: int) -> Iterator[int]:
-    """Make every field below ``count`` that is not there yet; gives the number of each as it is done."""
-    fields.folder.mkdir(parents=True, exist_ok=True)
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        for number, _ in enumerate(pool.map(fields.make, range(count))):
-            yield number
 
 
 def draw_plan(rng: np.random.Generator) -> Plan:
@@ -180,19 +177,21 @@ def judge_field(folder: Path, seed: int, weights: str, device: str) -> JudgedFie
 
 def train_fieldjudge(
     folder: Path, *, weights: str = "streaknet", device: str = "auto", seed: int, count: int, processes: int = 1
-) -> Calibration:
+) -> tuple[Calibration, dict[str, float]]:
     """Draw and judge ``count`` fields, train on four in five, calibrate on the others; ``weights`` name the StreakNet.
 
-    Writes ``folder/fieldjudge.safetensors``. Errors: ``ValueError`` for seeds of evaluation, and where the fields do
-    not tell true from false; ``BadWeights``.
+    Gives the calibration, and the share of the others' true candidates that is found at ``PRICE`` by the second stage
+    alone (``judged``), by the ratio of likelihoods (``weighed``) and by the trees. Writes
+    ``folder/fieldjudge.safetensors``. Errors: ``ValueError`` for seeds of evaluation, and where the fields do not tell
+    true from false; ``BadWeights``.
     """
     if seed + count > EVALUATION_SEEDS:
         raise ValueError(f"seeds from {EVALUATION_SEEDS} up belong to evaluation; {seed} and {count} fields reach them")
     if count < HELD_BACK:
         raise ValueError(f"{count} fields: at least {HELD_BACK} are needed, one in {HELD_BACK} calibrates")
     version = load(weights).sha256
-    fields = Fields(folder / "fields", weights, version, device, seed)
-    for _ in track(make_fields(fields, count, processes), "judging fields", total=count):
+    fields = Fields(folder / "fields", weights, version, device, seed, count)
+    for _ in track(make_parts(fields, processes), "judging fields", total=count):
         pass
     held = [fields.field(number) for number in range(HELD_BACK - 1, count, HELD_BACK)]
     learned = [fields.field(number) for number in range(count) if number % HELD_BACK != HELD_BACK - 1]
@@ -200,11 +199,15 @@ def train_fieldjudge(
     trees = grown(table, true, BOOSTING, [DIRECTIONS.get(name, 0) for name in NAMES], seed)
     rest, verdict = _joined(held)
     curve = fitted_curve(trees(rest), verdict, sum(each.pixels for each in held), sum(each.streaks for each in held))
+    by = {name: rest[:, NAMES.index(name)] for name in ("judged", "weighed")} | {"trees": trees(rest)}
+    allowed = round(PRICE * sum(each.pixels for each in held) / FRAME_PIXELS)
+    found = {name: found_at(score, verdict, allowed) for name, score in by.items()}
     facts: dict[str, Any] = {
         "network": "fieldjudge",
         "evidence": list(NAMES),
         "streaknet": version,
         "calibration": asdict(curve),
+        "found_at_price": found,
         "recipe": {
             "seed": seed,
             "fields": count,
@@ -214,7 +217,14 @@ def train_fieldjudge(
         },
     }
     save(folder / "fieldjudge.safetensors", tensors_of(trees), facts)
-    return curve
+    return curve, found
+
+
+def found_at(score: NDArray[np.float64], true: NDArray[np.bool_], allowed: int) -> float:
+    """The share of true candidates ``[n]`` above the threshold that so many false ones pass; 0 where there are none."""
+    false = np.sort(score[~true])[::-1]
+    bar = false[allowed] if allowed < len(false) else -np.inf
+    return float((score[true] > bar).sum() / max(true.sum(), 1))
 
 
 def _joined(fields: Iterable[JudgedField]) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:

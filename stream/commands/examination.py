@@ -15,6 +15,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from stream.commands.options import SHIPPED_JUDGE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -90,7 +92,7 @@ def examination(settings: Settings, weights: str, extension: int | None) -> tupl
     return reader(science, extension), science.examine
 
 
-def load(settings: Settings, weights: str, *, verified: bool = True, judge: str = "fieldjudge") -> Science:
+def load(settings: Settings, weights: str, *, verified: bool = True, judge: str = SHIPPED_JUDGE) -> Science:
     """The science of these settings; leaves with a sentence when it cannot be had."""
     from stream.commands.science import load_science  # noqa: PLC0415 - astropy, numba and torch
 

@@ -13,7 +13,7 @@ import typer
 
 from stream.commands import evaluation, linking
 from stream.commands.examination import detect_files, load, peeker, progress_bar, reader, training_extra
-from stream.commands.options import CLASS_SETTINGS, machine_errors, with_settings
+from stream.commands.options import CLASS_SETTINGS, SHIPPED_JUDGE, machine_errors, with_settings
 from stream.settings import Settings  # noqa: TC001 - with_settings reads the annotations
 from stream.tables import replacing
 
@@ -61,7 +61,7 @@ def detect_command(
     judge: Annotated[
         str,
         typer.Option(help="What weighs a field's other exposures: a shipped name or a .safetensors file."),
-    ] = "fieldjudge",
+    ] = SHIPPED_JUDGE,
     proposals: Annotated[
         bool, typer.Option("--proposals", help="Scores of the first stage alone: no second stage, not calibrated.")
     ] = False,
@@ -292,13 +292,19 @@ def _train_fieldjudge(out: Path, *, fields: int, seed: int, weights: str, device
     out.mkdir(parents=True, exist_ok=True)  # before the work, not after it
     processes = os.cpu_count() or 1
     try:
-        curve = train_fieldjudge(out, weights=weights, device=device, seed=seed, count=fields, processes=processes)
+        curve, found = train_fieldjudge(
+            out, weights=weights, device=device, seed=seed, count=fields, processes=processes
+        )
     except (BadWeights, ValueError) as error:
         raise typer.BadParameter(str(error)) from None
     typer.echo(
         f"held back: {curve.candidates} candidates; above one half {curve.found_at_half:.1%} of the true ones, and "
         f"{curve.false_at_half:.1f} false ones in 17 megapixels where {curve.density:.0f} are true; slope "
         f"{curve.slope:.3f}, calibration error {curve.error:.4f}"
+    )
+    typer.echo(
+        f"found at ten false ones in 17 megapixels: {found['trees']:.1%} by the trees, {found['weighed']:.1%} by the "
+        f"ratio of likelihoods, {found['judged']:.1%} by each exposure alone"
     )
     typer.echo(f"written to {out / 'fieldjudge.safetensors'}")
 

@@ -37,6 +37,8 @@ CLASS_SETTINGS = (
     *("classes", "lens_threshold", "merger_threshold"),
     *("lens_weights", "merger_weights", "discriminator_weights"),
 )
+# What weighs a field's other exposures, unless told otherwise.
+SHIPPED_JUDGE = "fieldjudge"
 CREATION = ("max_message_bytes", "partitions", "replication_factor")
 
 

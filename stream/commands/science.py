@@ -18,7 +18,7 @@ from detector.survey import SURVEYS
 from models import predictor
 from models.fieldjudge import load_fieldjudge
 from models.weights import BadWeights
-from stream.commands.options import frame_limits
+from stream.commands.options import SHIPPED_JUDGE, frame_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from detector.survey import Survey
     from models.predictor import StreakPredictor
     from stream.settings import Settings
-
-SHIPPED_JUDGE = "fieldjudge"
 
 
 @dataclass(frozen=True)

@@ -133,10 +133,16 @@ def test_a_field_is_drawn_searched_and_held_against_its_truth(tmp_path, monkeypa
     assert np.median(moves[field.true]) > np.median(moves[~field.true])
 
 
+def test_what_is_found_at_a_price_counts_what_lies_above_the_false_ones_that_may_not_pass():
+    score = np.array([9.0, 7.0, 5.0, 3.0, 8.0, 6.0, 4.0])
+    true = np.array([True, True, True, True, False, False, False])
+    assert [training.found_at(score, true, allowed) for allowed in range(4)] == [0.25, 0.5, 0.75, 1.0]
+
+
 def test_training_learns_from_the_fields_that_are_there_and_calibrates_on_others(tmp_path, monkeypatch):
     pytest.importorskip("lightgbm")
     monkeypatch.setattr(training, "BOOSTING", Boosting(rounds=20, leaves=4, rate=0.2))
-    fields = training.Fields(tmp_path / "fields", "streaknet", load("streaknet").sha256, "cpu", 3)
+    fields = training.Fields(tmp_path / "fields", "streaknet", load("streaknet").sha256, "cpu", 3, 10)
     fields.folder.mkdir()
     rng = np.random.default_rng(1)
     for number in range(10):
@@ -145,7 +151,10 @@ def test_training_learns_from_the_fields_that_are_there_and_calibrates_on_others
         np.savez(fields.path(number), evidence=evidence, true=true, counts=np.array([10**6, true.sum()]))
     # What is there is not drawn again: nothing here could be.
     monkeypatch.setattr(training, "judge_field", None)
-    curve = training.train_fieldjudge(tmp_path, seed=3, count=10)
+    curve, found = training.train_fieldjudge(tmp_path, seed=3, count=10)
+    # Either number tells a part of what the trees know.
+    assert 0.0 < found["judged"] < found["trees"] <= 1.0
+    assert 0.0 < found["weighed"] < found["trees"]
     judge = load_fieldjudge(str(tmp_path / "fieldjudge.safetensors"))
     assert judge.facts["recipe"]["candidates"] == 8 * 300
     assert judge.density == pytest.approx(curve.density)
