@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy.spatial import cKDTree
+from scipy.stats import poisson
 
 from detector.astrometry import to_pixels, to_sky
 from detector.forcing import forced_flux
@@ -34,9 +35,10 @@ STANDING_SHARE = 0.67
 FLUX_AGREEMENT = 0.25
 # Nothing is surer than this, in natural logarithms of odds.
 SUREST = 12.0
-# Two frames whose headers point at one place show it only if this share of the bright sources of the one is in the
-# other, within so many pixels; fewer sources than so many prove nothing against it.
-SHARED_SOURCES, SHARED_PX, FEWEST_SOURCES = 0.4, 4.0, 5
+# Two frames whose headers point at one place show it if more of the bright sources of the one are in the other, within
+# so many pixels, than comes by chance once in a thousand frames; and this share at least, for sources crowd together.
+# Most of the sources of a space telescope's frame may be cosmic rays. Fewer than so many prove nothing against it.
+SHARED_PX, SHARED_BY_CHANCE, SHARED_SOURCES, FEWEST_SOURCES = 4.0, 1e-3, 0.1, 5
 
 
 def same_sky(one: Prepared, other: Prepared) -> bool:
@@ -57,7 +59,9 @@ def same_sky(one: Prepared, other: Prepared) -> bool:
     if not len(others):
         return False
     apart, _ = cKDTree(others[:, :2]).query(np.column_stack([x, y])[shown])
-    return float((apart < SHARED_PX).mean()) >= SHARED_SOURCES
+    shared, count = int((apart < SHARED_PX).sum()), int(shown.sum())
+    by_chance = count * len(others) * np.pi * SHARED_PX**2 / (height * width)
+    return shared >= SHARED_SOURCES * count and bool(poisson.sf(shared - 1, by_chance) < SHARED_BY_CHANCE)
 
 
 @dataclass(frozen=True, eq=False)

@@ -63,11 +63,24 @@ class Search:
     streaks: bool = True
 
 
-def examine(frame: Frame, network: StreakNetwork, search: Search, classes: ClassNetworks | None = None) -> Findings:
-    """Give what one frame shows; streaks best first, lenses and mergers where ``classes`` has their networks."""
+def examine(
+    frame: Frame,
+    network: StreakNetwork,
+    search: Search,
+    classes: ClassNetworks | None = None,
+    *,
+    others: Sequence[Prepared] = (),
+    judge: FieldJudge | None = None,
+) -> Findings:
+    """Give what one frame shows; streaks best first, lenses and mergers where ``classes`` has their networks.
+
+    ``others`` are exposures of the same field, which tell what stands still; ``judge`` as in ``examine_together``.
+    """
     done = Stopwatch()
     ready = prepare(frame, network, done)
-    return with_classes(search_frame(ready, network, search, done=done), ready, classes, done)
+    of_sky = [other for other in others if same_sky(ready, other)]
+    found = search_frame(ready, network, search, others=of_sky, judge=judge, done=done)
+    return with_classes(found, ready, classes, done)
 
 
 def examine_together(

@@ -77,12 +77,18 @@ class Reading:
         """The frames; those that cannot be read are given as their ``BadFrame``, not raised."""
         for extension in self.extensions:
             try:
-                yield self._frame(self.outlines[extension])
+                yield self.frame(extension)
             except BadFrame as bad:
-                yield BadFrame(bad.reason, f"{self.name} [{extension}]: {bad.detail}", extension=extension)
+                yield bad
+
+    def frame(self, extension: int) -> Frame:
+        """One of the frames. Raises ``BadFrame``."""
+        try:
+            return self._frame(self.outlines[extension])
+        except BadFrame as bad:
+            raise BadFrame(bad.reason, f"{self.name} [{extension}]: {bad.detail}", extension=extension) from bad
 
     def _frame(self, outline: Outline) -> Frame:
-        """One frame; raises ``BadFrame``."""
         if outline.trouble is not None:
             raise outline.trouble
         cards = inherited(outline, self.outlines[0])

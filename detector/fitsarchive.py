@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 from detector.companions import flags_for
 from detector.fits import read_frames
 from detector.fitsheader import BLOCK, CARD, Limits, Outline
-from detector.frame import FrameLabel
+from detector.frame import BadFrame, FrameLabel
 from detector.frameheader import ccd_name, frame_header, inherited, survey_and_camera
 from detector.headervalues import exposure_name, field_name
+from detector.pointing import pointing_of
 from detector.times import mid_time
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from detector.fits import Reading
     from detector.frame import FrameHeader
+    from detector.pointing import Pointing
 
 # What describes the primary's own data, which do not come along.
 _OWN_DATA = re.compile(
@@ -70,10 +72,23 @@ def first_header(path: Path, *, limits: Limits) -> FrameHeader:
     Raises ``BadFrame``, ``OSError``.
     """
     reading = read_frames(path, name=str(path), limits=limits)
-    outline = reading.outlines[reading.extensions[0]]
+    return header_of(reading, reading.extensions[0])
+
+
+def file_pointing(path: Path, *, limits: Limits) -> Pointing | None:
+    """Where and when the first frame of a file looked; None where that is not known, or the file cannot be read."""
+    try:
+        return pointing_of(first_header(path, limits=limits))
+    except (BadFrame, PermissionError, FileNotFoundError):
+        return None
+
+
+def header_of(reading: Reading, extension: int) -> FrameHeader:
+    """The header of one frame of a file, without reading its pixels."""
+    outline = reading.outlines[extension]
     cards = inherited(outline, reading.outlines[0])
-    known = survey_and_camera(cards, None)
-    return frame_header(str(path), outline, cards, known, shape=_shape(outline), alone=len(reading) == 1, flags=())
+    known = survey_and_camera(cards, reading.survey)
+    return frame_header(reading.name, outline, cards, known, shape=_shape(outline), alone=len(reading) == 1, flags=())
 
 
 def split_frames(

@@ -53,6 +53,11 @@ class Prepared:
         height, width = self.header.shape
         return self.padded[self.margin : self.margin + height, self.margin : self.margin + width]
 
+    @property
+    def size_bytes(self) -> int:
+        """The memory of its pixels and mask, nearly all that it holds."""
+        return self.padded.nbytes + self.mask.nbytes
+
     @cached_property
     def sources(self) -> NDArray[np.float64]:
         """Middles and radii ``[n, 3]`` of the bright sources: by them frames of one sky know each other."""

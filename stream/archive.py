@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 from detector.frame import BadFrame
 from stream.broker import MessageTooLargeError
 from stream.manifest import SentFrame
-from stream.messages import FRAMES, REPLAYED, Output
+from stream.messages import FRAMES, OTHER_EXPOSURE, REPLAYED, Output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -56,13 +56,17 @@ class FrameFeed(Protocol):
 
 @dataclass(frozen=True)
 class Way:
-    """How files are sent: whole, or each HDU alone; each frame once, or copies too; ``wait`` before each message."""
+    """How files are sent: whole, or each HDU alone; each frame once, or copies too; ``wait`` before each message.
+
+    ``field`` gives a file and those of the other exposures of its field, which its messages then name.
+    """
 
     split: Split
     each_hdu: bool
     keep_copies: bool
     wait: Callable[[], None]
     stopping: Callable[[], bool]
+    field: Callable[[Path], Sequence[Path]] = lambda path: (path,)
 
 
 @dataclass(frozen=True)
@@ -181,28 +185,36 @@ def _replay_file(file: ArchivedFile, feed: FrameFeed, way: Way) -> Outcome:
 
 def _messages(file: ArchivedFile, left: Due, feed: FrameFeed, way: Way) -> Iterator[tuple[SentFrame, Output]]:
     """Give the messages of a file: itself, or each frame that is due as a file of its own."""
-    headers = (("name", file.shown.encode()), (REPLAYED, feed.name.encode()))
+    field = way.field(file.path)
+    others = tuple((OTHER_EXPOSURE, other.as_uri().encode()) for other in field if other != file.path)
+    headers = (("name", file.shown.encode()), (REPLAYED, feed.name.encode()), *others)
     path = str(file.path)
     if left.whole(file, each_hdu=way.each_hdu):
         feed.check(file.size_bytes, file.shown)
         content = file.path.read_bytes()
         feed.check(len(content), file.shown)
         entry = SentFrame(path, None, len(content), hashlib.sha256(content).hexdigest(), left.frames)
-        yield entry, Output(FRAMES, _key(file), content, headers)
+        yield entry, Output(FRAMES, _key(file, field), content, headers)
         return
     by_extension = {frame.extension: frame for frame in left.frames}
     for extension, content in way.split(file.path, extensions=by_extension.keys()):
         feed.check(len(content), f"{file.shown} [{extension}]")
-        key = f"{by_extension[extension].exposure or file.path.name}/{extension}".encode()
+        first = field[0].name if others else by_extension[extension].exposure or file.path.name
+        key = f"{first}/{extension}".encode()
         sha256 = hashlib.sha256(content).hexdigest()
         entry = SentFrame(path, extension, len(content), sha256, (by_extension[extension],))
         yield entry, Output(FRAMES, key, content, headers)
 
 
-def _key(file: ArchivedFile) -> bytes:
-    """``exposure/ccd``: spreads an exposure over the workers; the file's name where nothing is known."""
+def _key(file: ArchivedFile, field: Sequence[Path]) -> bytes:
+    """``exposure/ccd``: spreads an exposure over the workers; the file's name where nothing is known.
+
+    What is examined together has one key, by its first file: a worker then has the other exposures in memory already.
+    """
     first = file.frames[0] if file.frames else None
     known = (first.exposure, first.ccd) if first else ()
+    if len(field) > 1:
+        known = (field[0].name, first.ccd if first else None)
     return ("/".join(part for part in known if part) or file.path.name).encode()
 
 

@@ -11,10 +11,8 @@ import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-import numpy as np
-
-from detector.astrometry import to_sky, unit_vectors
 from detector.frame import BadFrame
+from detector.pointing import EXPOSURES_TOGETHER
 from stream.export import Format, Refused, file_stem, frame_list, streak_output
 from stream.picture import draw_picture
 
@@ -22,24 +20,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
-    from detector.frame import Frame, FrameHeader
+    from detector.frame import Frame
+    from detector.pointing import Pointing
     from detector.streaks import Findings
     from stream.candidatetable import Class
 
-    Peek = Callable[[Path], FrameHeader]
+    Point = Callable[[Path], Pointing | None]
     Read = Callable[[Path], Iterable[Frame | BadFrame]]
     Examine = Callable[[Frame], Findings]
     ExamineTogether = Callable[[Sequence[Frame]], Iterator[Findings]]
 
 Shown = TypeVar("Shown")
-# Exposures of a field that are in memory together, and fields that may still get another one.
-EXPOSURES_TOGETHER = 8
+# Fields that may still get another exposure.
 FIELDS_OPEN = 64
-NIGHT_DAYS = 0.5
-# Two copies of one exposure would tell each other that everything stands still.
-ANOTHER_EXPOSURE_DAYS = 1.0 / 86400.0
 FITS_SUFFIXES = (".fits", ".fit", ".fts", ".fz", ".fits.gz", ".fit.gz", ".fts.gz")
 
 
@@ -85,7 +78,7 @@ def examine_files(
             yield Refused(str(file), None, "unreadable", f"{file}: {error.strerror}")
 
 
-def by_field(files: Sequence[Path], peek: Peek) -> list[list[Path]]:
+def by_field(files: Sequence[Path], point: Point) -> list[list[Path]]:
     """The files in groups of exposures of one field, at most ``EXPOSURES_TOGETHER``; each in the order of ``files``.
 
     Two belong together whose first frames have the same shape and filter, whose middles are less than half a frame
@@ -93,55 +86,21 @@ def by_field(files: Sequence[Path], peek: Peek) -> list[list[Path]]:
     alone.
     """
     groups: list[list[Path]] = []
-    fields: list[tuple[list[_Placed], list[Path]]] = []
+    fields: list[tuple[list[Pointing], list[Path]]] = []
     for file in files:
-        placed = _placed(file, peek)
-        if placed is None:
+        pointing = point(file)
+        if pointing is None:
             groups.append([file])
             continue
         for field, group in fields[-FIELDS_OPEN:]:
-            if len(group) < EXPOSURES_TOGETHER and all(placed.shows_field_of(other) for other in field):
-                field.append(placed)
+            if len(group) < EXPOSURES_TOGETHER and all(pointing.shows_field_of(other) for other in field):
+                field.append(pointing)
                 group.append(file)
                 break
         else:
             groups.append([file])
-            fields.append(([placed], groups[-1]))
+            fields.append(([pointing], groups[-1]))
     return groups
-
-
-@dataclass(frozen=True, eq=False)
-class _Placed:
-    """What says whether two files show one field; ``middle`` ``[3]`` the unit vector of the frame's middle."""
-
-    header: FrameHeader
-    middle: NDArray[np.float64]
-    time_mjd: float
-    reach: float
-
-    def shows_field_of(self, other: _Placed) -> bool:
-        """Whether both show one field in different exposures of a night."""
-        return (
-            self.header.shape == other.header.shape
-            and self.header.filter_name == other.header.filter_name
-            and float(np.linalg.norm(self.middle - other.middle)) < self.reach
-            and ANOTHER_EXPOSURE_DAYS < abs(self.time_mjd - other.time_mjd) < NIGHT_DAYS
-        )
-
-
-def _placed(file: Path, peek: Peek) -> _Placed | None:
-    try:
-        header = peek(file)
-    except (BadFrame, PermissionError, FileNotFoundError):
-        return None  # whoever reads it will say why
-    if header.wcs is None or not header.pixel_scale_arcsec or header.mid_time_mjd_tai is None:
-        return None
-    height, width = header.shape
-    ra, dec = to_sky(header.wcs, np.array([0.5 * (width - 1)]), np.array([0.5 * (height - 1)]))
-    if not np.isfinite(ra + dec).all():
-        return None
-    reach = float(np.radians(0.5 * min(height, width) * header.pixel_scale_arcsec / 3600.0))
-    return _Placed(header, unit_vectors(ra, dec)[0], header.mid_time_mjd_tai, reach)
 
 
 def examine_exposures(

@@ -51,11 +51,18 @@ class Claims:
 
         Raises ``BadFrame``: ``claim-refused``, ``claim-missing``, ``too-large``.
         """
+        return self.open_known(uri)[0]
+
+    def open_known(self, uri: str) -> tuple[BinaryIO, str]:
+        """Give the file behind a URI, opened as by ``open``, and words that are others once it has changed."""
         remote = _REMOTE.fullmatch(uri)
         if remote is not None and remote[1] != "file":
-            return self._sized(uri, *self._opened_elsewhere(uri, remote[1], remote[2]))
+            file, size_bytes, version = self._opened_elsewhere(uri, remote[1], remote[2])
+            return self._sized(uri, file, size_bytes), version
         file = self._opened(uri, _path_of(uri))
-        return self._sized(uri, file, os.fstat(file.fileno()).st_size)
+        status = os.fstat(file.fileno())
+        version = f"{status.st_dev}/{status.st_ino}/{status.st_size}/{status.st_mtime_ns}"
+        return self._sized(uri, file, status.st_size), version
 
     def _sized(self, uri: str, file: BinaryIO, size_bytes: int) -> BinaryIO:
         if size_bytes > self.max_bytes:
@@ -96,7 +103,7 @@ class Claims:
                 )
         return [folder.resolve(strict=True) for folder in folders]
 
-    def _opened_elsewhere(self, uri: str, scheme: str, path: str) -> tuple[BinaryIO, int]:
+    def _opened_elsewhere(self, uri: str, scheme: str, path: str) -> tuple[BinaryIO, int, str]:
         parts = path.split("/")
         if not all(_is_plain(part) for part in parts):
             raise BadFrame("claim-refused", f"uri {uri[:200]!r} is not a plain path without '..'")
@@ -109,7 +116,7 @@ class Claims:
             told = system.info(path)
             if told.get("type") != "file" or not isinstance(told.get("size"), int):
                 raise BadFrame("claim-refused", f"uri {uri[:200]!r} is not a file of known size")
-            return cast("BinaryIO", system.open(path, "rb")), int(told["size"])
+            return cast("BinaryIO", system.open(path, "rb")), int(told["size"]), f"{uri} {system.ukey(path)}"
         except FileNotFoundError:
             raise BadFrame("claim-missing", f"uri {uri[:200]!r}: no such file") from None
         except PermissionError:

@@ -13,24 +13,30 @@ import os
 import sqlite3
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from detector.frame import BadFrame, FrameLabel
+from detector.pointing import ANOTHER_EXPOSURE_DAYS, EXPOSURES_TOGETHER, NIGHT_DAYS, Pointing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     Look = Callable[[Path], tuple[FrameLabel, ...]]  # the frames of a file by their headers; raises BadFrame
+    Point = Callable[[Path], Pointing | None]  # where its first frame looked
 
 SUFFIXES = (".fits", ".fit", ".fts", ".fz", ".fits.gz", ".fit.gz", ".fts.gz")
 TOGETHER = 500  # files between two commits, and rows in memory at once
-LAYOUT = 1
+LAYOUT = 2
 TABLES = """
 CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, changed_ns INTEGER) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS frames (
     path TEXT, extension INTEGER, survey TEXT, height INTEGER, width INTEGER, exposure TEXT, ccd TEXT, field TEXT,
     filter TEXT, mid_time REAL, PRIMARY KEY (path, extension)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS pointings (
+    path TEXT PRIMARY KEY, ra REAL, dec REAL, reach REAL, mid_time REAL, height INTEGER, width INTEGER, filter TEXT
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS pointings_in_time ON pointings (mid_time);
 CREATE TEMP TABLE present (path TEXT PRIMARY KEY, shown TEXT, size INTEGER) WITHOUT ROWID;
 CREATE TEMP TABLE queue (number INTEGER PRIMARY KEY, path TEXT, shown TEXT, size INTEGER);
 """
@@ -126,6 +132,50 @@ class Inventory:
         self.connection.commit()
         return left_out
 
+    def point(self, point: Point, *, looked: Callable[[int], None]) -> None:
+        """Take in where the files of the last scan looked, as far as that is not known yet."""
+        missing = self.connection.execute(
+            "SELECT DISTINCT present.path FROM present JOIN frames ON frames.path = present.path "
+            "LEFT JOIN pointings ON pointings.path = present.path WHERE pointings.path IS NULL"
+        ).fetchall()
+        for number, (path,) in enumerate(missing, 1):
+            known = point(Path(path))
+            row = (None,) * 7 if known is None else (*astuple(known)[:4], *known.shape, known.filter_name)
+            self.connection.execute("INSERT OR REPLACE INTO pointings VALUES (?, ?, ?, ?, ?, ?, ?, ?)", (path, *row))
+            if number % TOGETHER == 0:
+                self.connection.commit()
+            looked(number)
+        self.connection.commit()
+
+    def field_of(self, path: Path) -> list[Path]:
+        """Give a file and those of the last scan that show its field in other exposures of the night, in their order.
+
+        The nearest in time, as many as are looked at together; of copies of an exposure the first by name.
+        """
+        row = self.connection.execute(
+            f"SELECT {_POINTING} FROM pointings WHERE path = ?",  # noqa: S608 - of our own words
+            (str(path),),
+        ).fetchone()
+        if row is None or row[0] is None:
+            return [path]
+        own = _pointing(row)
+        time = own.mid_time_mjd_tai
+        rows = self.connection.execute(
+            f"SELECT {_POINTING}, pointings.path FROM pointings JOIN present ON present.path = pointings.path "  # noqa: S608 - of our own words
+            "WHERE mid_time BETWEEN ? AND ? AND dec BETWEEN ? AND ? ORDER BY ABS(mid_time - ?), pointings.path",
+            (time - NIGHT_DAYS, time + NIGHT_DAYS, own.dec - own.reach_deg, own.dec + own.reach_deg, time),
+        )
+        found = [(time, path)]
+        for *told, other in rows:
+            pointing = _pointing(told)
+            when = pointing.mid_time_mjd_tai
+            copied = any(abs(when - known) < ANOTHER_EXPOSURE_DAYS for known, _ in found)
+            if pointing.shows_field_of(own) and not copied:
+                found.append((when, Path(other)))
+            if len(found) == EXPOSURES_TOGETHER:
+                break
+        return [file for _, file in sorted(found)]
+
     def choose(self, selection: Selection) -> tuple[int, int]:
         """Put the files that hold wanted frames in the order of time, then of name; gives how many, and their bytes.
 
@@ -181,6 +231,7 @@ class Inventory:
             frames = ()
         execute("DELETE FROM frames WHERE path = ?", (absolute,))
         execute("DELETE FROM files WHERE path = ?", (absolute,))
+        execute("DELETE FROM pointings WHERE path = ?", (absolute,))
         rows = [(absolute, f.extension, f.survey, *f.shape, *astuple(f)[3:]) for f in frames]
         self.connection.executemany("INSERT INTO frames VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
         if frames:  # what could not be read may be readable with other limits
@@ -190,6 +241,15 @@ class Inventory:
         rows = self.connection.execute("SELECT * FROM frames WHERE path = ? ORDER BY extension", (path,))
         for _, extension, survey, height, width, *rest in rows:
             yield FrameLabel(extension, survey, (height, width), *rest)
+
+
+_POINTING = "ra, dec, reach, mid_time, height, width, filter"
+
+
+def _pointing(row: Sequence[Any]) -> Pointing:
+    """A pointing of a row of ``_POINTING``."""
+    ra, dec, reach, mid_time, height, width, filter_name = row
+    return Pointing(ra, dec, reach, mid_time, (height, width), filter_name)
 
 
 def fits_below(paths: Iterable[Path]) -> Iterator[Path]:
@@ -216,7 +276,7 @@ def _opened(database: Path, version: str) -> sqlite3.Connection:
     writer = f"{LAYOUT}/{version}"
     if connection.execute("SELECT by FROM written").fetchall() != [(writer,)]:
         with connection:
-            for table in ("files", "frames", "written"):
+            for table in ("files", "frames", "pointings", "written"):
                 connection.execute(f"DROP TABLE IF EXISTS {table}")
             connection.execute("CREATE TABLE written (by TEXT)")
             connection.execute("INSERT INTO written VALUES (?)", (writer,))

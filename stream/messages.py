@@ -37,6 +37,9 @@ ALERT_TOPICS = (STREAKS, LENSES, MERGERS)
 FRAME_SHAPE = "frame-shape"
 COPY_OF = "copy-of"
 
+# Header of a frame message, one for each: where another exposure of the same field lies (a URI, as of a claim).
+OTHER_EXPOSURE = "other-exposure"
+
 # Header of a frame message: the name of the run that replayed it from an archive. A frame without it is a live one.
 REPLAYED = "replayed"
 
@@ -78,6 +81,10 @@ class Message:
             if key == name:
                 return (value or b"").decode("utf-8", "replace") or None
         return None
+
+    def all_headers(self, name: str) -> list[str]:
+        """Give all headers of that name as text, in their order, but for empty ones."""
+        return [value.decode("utf-8", "replace") for key, value in self.headers if key == name and value]
 
     @property
     def extension(self) -> int | None:

@@ -31,22 +31,25 @@ from stream.framing import CONTAINERS
 from stream.machine import MachineError, machine_fault
 from stream.messages import FRAMES, as_message_says, counted, dead_letter, frame_source, mjd_tai, without_values
 from stream.metrics import Metrics, serve_metrics
+from stream.otherexposures import UNREAD
 from stream.schemaregistry import wire
 from stream.signals import Departure, stop_signals
 from stream.source import Source
 from stream.topics import create_missing_topics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from contextlib import AbstractContextManager
     from typing import BinaryIO
 
     from detector.frame import Frame
+    from detector.preparation import Prepared
     from detector.streaks import Findings
     from models.evaluate.sensitivity import Trial
     from stream.delivery import Delivery
     from stream.framing import Framing
     from stream.messages import Message, Output
+    from stream.otherexposures import Named, OtherExposures
     from stream.settings import Settings
 
 log = structlog.get_logger()
@@ -64,22 +67,33 @@ class Read(Protocol):
         """Give the frames one after the other; raises ``BadFrame`` when there is nothing to go through."""
 
 
+class Examine(Protocol):
+    """The science of one frame; ``others`` are exposures of the same field (``detector.examine.examine``)."""
+
+    def __call__(self, frame: Frame, *, others: Sequence[Prepared]) -> Findings:
+        """Give what the frame shows. Raises ``BadFrame``."""
+
+
 class Sensitivity(Protocol):
     """What measures how much is missed (``models.evaluate.sensitivity``)."""
 
     def wants(self, frame: Frame) -> bool:
         """Say whether ``frame`` is one of those to be measured."""
 
-    def measure(self, frame: Frame, findings: Findings) -> Trial | None:
+    def measure(self, frame: Frame, findings: Findings, others: Sequence[Prepared]) -> Trial | None:
         """Give what a copy with synthetic streaks tells; None where there is no room. Raises ``BadFrame``."""
 
 
 @dataclass(frozen=True)
 class Examiner:
-    """What a worker does with a message; ``clock`` gives Unix time, ``gpu_memory`` bytes by kind."""
+    """What a worker does with a message; ``clock`` gives Unix time, ``gpu_memory`` bytes by kind.
+
+    Without ``others`` the other exposures that a message names are not looked at.
+    """
 
     read: Read
-    examine: Callable[[Frame], Findings]
+    examine: Examine
+    others: OtherExposures | None = None
     claims: Claims = field(default_factory=Claims)
     max_message_bytes: int = 2**31
     program_version: str = ""
@@ -99,7 +113,16 @@ class Answer:
     findings: tuple[Findings, ...]
     rejects: tuple[BadFrame, ...]
     seconds: Mapping[str, float]
-    chosen: tuple[Frame, Findings] | None = None
+    chosen: Examined | None = None
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A frame, the other exposures that were looked at with it, and what it showed."""
+
+    frame: Frame
+    others: tuple[Prepared, ...]
+    findings: Findings
 
 
 @dataclass(frozen=True)
@@ -199,49 +222,63 @@ def answer_to(message: Message, examiner: Examiner) -> Answer:
     outputs: list[Output] = []
     findings: list[Findings] = []
     rejects: list[BadFrame] = []
-    chosen: tuple[Frame, Findings] | None = None
+    chosen: Examined | None = None
     spent = {"read": 0.0}
-    source: bytes | BinaryIO = b""
-    try:
-        source = frame_source(message, examiner.claims, max_message_bytes=examiner.max_message_bytes)
-        for frame, read_s in _timed(_frames(source, message, examiner)):
-            spent["read"] += read_s
-            try:
-                found = examiner.examine(_readable(frame))
-            except BadFrame as bad:
-                rejects.append(bad)
-                outputs.append(dead_letter(message, bad, extension=_extension(frame)))
-                continue
-            now = mjd_tai(examiner.clock())
-            findings.append(found)
-            # One of a message at most: it stays in memory until the answers are committed.
-            if chosen is None and examiner.sensitivity is not None and examiner.sensitivity.wants(_readable(frame)):
-                chosen = _readable(frame), found
-            pictures = streak_cutouts(_readable(frame), found.streaks, examiner.cutout_px)
-            outputs += streak_alerts(found, message, source, now, examiner.framing, pictures)
-            outputs += candidate_lists(found, message, source, now)
-            pieces = candidate_cutouts(_readable(frame), found, examiner.cutout_px)
-            outputs += candidate_alerts(found, message, source, now, examiner.framing, pieces)
-            outputs.append(
-                examined_summary(
-                    found,
-                    message,
-                    seconds={"read": read_s},
-                    now_mjd_tai=now,
-                    program_version=examiner.program_version,
-                    weights_versions=examiner.weights_versions,
-                    framing=examiner.framing,
+    with contextlib.ExitStack() as cleanup:
+        try:
+            source = frame_source(message, examiner.claims, max_message_bytes=examiner.max_message_bytes)
+            if not isinstance(source, bytes):
+                cleanup.enter_context(contextlib.closing(source))
+            named = None if examiner.others is None else cleanup.enter_context(examiner.others.named_by(message))
+            for frame, read_s in _timed(_frames(source, message, examiner)):
+                spent["read"] += read_s
+                try:
+                    one = _examined(_readable(frame), examiner, named)
+                except BadFrame as bad:
+                    rejects.append(bad)
+                    outputs.append(dead_letter(message, bad, extension=_extension(frame)))
+                    continue
+                found = one.findings
+                now = mjd_tai(examiner.clock())
+                findings.append(found)
+                # One of a message at most: it stays in memory until the answers are committed.
+                if chosen is None and examiner.sensitivity is not None and examiner.sensitivity.wants(one.frame):
+                    chosen = one
+                pictures = streak_cutouts(one.frame, found.streaks, examiner.cutout_px)
+                outputs += streak_alerts(found, message, source, now, examiner.framing, pictures)
+                outputs += candidate_lists(found, message, source, now)
+                pieces = candidate_cutouts(one.frame, found, examiner.cutout_px)
+                outputs += candidate_alerts(found, message, source, now, examiner.framing, pieces)
+                outputs.append(
+                    examined_summary(
+                        found,
+                        message,
+                        seconds={"read": read_s},
+                        now_mjd_tai=now,
+                        program_version=examiner.program_version,
+                        weights_versions=examiner.weights_versions,
+                        framing=examiner.framing,
+                    )
                 )
-            )
-        if not outputs:
-            raise BadFrame("no-image", "no science image in the message")  # noqa: TRY301 - one way out for all
-    except BadFrame as bad:
-        rejects.append(bad)
-        outputs.append(dead_letter(message, bad, extension=None))
-    finally:
-        if not isinstance(source, bytes):
-            source.close()
+            if not outputs:
+                raise BadFrame("no-image", "no science image in the message")  # noqa: TRY301 - one way out for all
+        except BadFrame as bad:
+            rejects.append(bad)
+            outputs.append(dead_letter(message, bad, extension=None))
     return Answer(tuple(counted(outputs)), tuple(findings), tuple(rejects), spent, chosen)
+
+
+def _examined(frame: Frame, examiner: Examiner, named: Named | None) -> Examined:
+    """Examine a frame, with the other exposures of its field that its message names. Raises ``BadFrame``."""
+    if not named:
+        return Examined(frame, (), examiner.examine(frame, others=()))
+    started = time.perf_counter()
+    others = named.beside(frame)
+    seconds = time.perf_counter() - started
+    found = examiner.examine(frame, others=others)
+    unread = (UNREAD,) if named.unread else ()
+    found = replace(found, seconds={**found.seconds, "prepare others": seconds}, flags=(*found.flags, *unread))
+    return Examined(frame, others, found)
 
 
 def killer(message: Message, deaths: int) -> Answer:
@@ -269,9 +306,7 @@ def _answer(message: Message, examiner: Examiner, source: Source, deaths: int) -
         raise MachineError(f"{message.name}: {fault.advice}{third} Nothing was acknowledged ({error})") from error
 
 
-def _measure(
-    message: Message, chosen: tuple[Frame, Findings], examiner: Examiner, metrics: Metrics, *, behind: bool
-) -> None:
+def _measure(message: Message, chosen: Examined, examiner: Examiner, metrics: Metrics, *, behind: bool) -> None:
     """Examine a copy of a frame with synthetic streaks in it; all about the frame itself is committed already.
 
     Nothing of it is published but metrics. A frame that cannot be examined so is counted and passed over.
@@ -280,7 +315,7 @@ def _measure(
         metrics.sensitivity.frames.labels("behind").inc()
         return
     try:
-        trial = examiner.sensitivity.measure(*chosen)
+        trial = examiner.sensitivity.measure(chosen.frame, chosen.findings, chosen.others)
     except BadFrame as bad:
         metrics.sensitivity.frames.labels("refused").inc()
         log.warning("sensitivity not measured", name=message.name, reason=bad.reason, detail=bad.detail)

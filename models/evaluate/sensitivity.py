@@ -12,6 +12,7 @@ What neither sees: light that is lost before the detector (clouds) in frames who
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import time
 from collections import deque
@@ -25,11 +26,12 @@ from models.evaluate.injection import canvas, draw_streaks, magnitudes, outranki
 from models.evaluate.matching import ends_of, match_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from detector.frame import Frame
+    from detector.preparation import Prepared
     from detector.streaks import Findings
 
 # As rare as a frame can bear: 40 in a Euclid CCD are one in a square of 650 px.
@@ -72,7 +74,7 @@ class Trial:
 class Sensitivity:
     """Measures a ``share`` of the frames, and keeps the last ``window`` streaks of each survey, filter and system."""
 
-    def __init__(self, examine: Callable[[Frame], Findings], *, share: float, window: int) -> None:
+    def __init__(self, examine: Callable[..., Findings], *, share: float, window: int) -> None:
         self.examine = examine
         self.share = share
         self.window = window
@@ -82,12 +84,13 @@ class Sensitivity:
         """Whether ``frame`` is one of the share: the same frame always is, or never."""
         return int.from_bytes(identity(frame)) < self.share * 2**64
 
-    def measure(self, frame: Frame, findings: Findings) -> Trial | None:
+    def measure(self, frame: Frame, findings: Findings, others: Sequence[Prepared] = ()) -> Trial | None:
         """What a copy of ``frame`` tells, which showed ``findings`` by itself; None where it has no room for a streak.
 
-        Raises ``BadFrame`` where the examination does.
+        ``others`` are the exposures that were looked at with it. Raises ``BadFrame`` where the examination does.
         """
-        trial = try_frame(frame, findings, self.examine)
+        examine = functools.partial(self.examine, others=others) if others else self.examine
+        trial = try_frame(frame, findings, examine)
         if trial is None:
             return None
         group = (trial.survey, trial.filter_name, trial.system)

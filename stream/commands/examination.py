@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from detector.streaks import Findings
-    from stream.batch import Examine, ExamineTogether, Output, Peek, Read
+    from stream.batch import Examine, ExamineTogether, Output, Point, Read
     from stream.commands.science import Science
     from stream.export import Refused
     from stream.settings import Settings
@@ -34,17 +34,17 @@ def detect_files(
     read: Read,
     examine: Examine,
     examine_together: ExamineTogether | None = None,
-    peek: Peek | None = None,
+    point: Point | None = None,
 ) -> list[Refused]:
     """Examine files with a bar on the terminal and a line a frame on standard output; gives what was refused.
 
-    Each frame by itself, or as exposures of the fields that ``peek`` finds where ``examine_together`` is given.
+    Each frame by itself, or as exposures of the fields that ``point`` tells where ``examine_together`` is given.
     """
     from stream.batch import by_field, examine_exposures, examine_files, run_batch  # noqa: PLC0415
     from stream.export import Refused, common_root  # noqa: PLC0415
 
-    if examine_together is not None and peek is not None:
-        outcomes = examine_exposures(by_field(files, peek), read, examine, examine_together)
+    if examine_together is not None and point is not None:
+        outcomes = examine_exposures(by_field(files, point), read, examine, examine_together)
     else:
         outcomes = examine_files(files, read, examine)
     root = common_root([str(file) for file in files])
@@ -109,11 +109,11 @@ def reader(science: Science, extension: int | None) -> Read:
     return read
 
 
-def peeker(science: Science) -> Peek:
-    """What reads the header of a file's first frame."""
-    from detector.fitsarchive import first_header  # noqa: PLC0415 - astropy
+def pointer(science: Science) -> Point:
+    """What tells where a file's first frame looked."""
+    from detector.fitsarchive import file_pointing  # noqa: PLC0415 - astropy
 
-    return functools.partial(first_header, limits=science.limits)
+    return functools.partial(file_pointing, limits=science.limits)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from stream.commands import evaluation, linking
-from stream.commands.examination import detect_files, load, peeker, progress_bar, reader, training_extra
+from stream.commands.examination import detect_files, load, pointer, progress_bar, reader, training_extra
 from stream.commands.options import CLASS_SETTINGS, SHIPPED_JUDGE, machine_errors, with_settings
 from stream.settings import Settings  # noqa: TC001 - with_settings reads the annotations
 from stream.tables import replacing
@@ -97,7 +97,7 @@ def detect_command(
         read=reader(science, extension),
         examine=science.examine,
         examine_together=science.examine_together if together else None,
-        peek=peeker(science),
+        point=pointer(science),
     )
     typer.echo(f"written to {out}")
     if refused:

@@ -88,6 +88,13 @@ def replay_command(
         int | None, typer.Option(min=1, help="Wait while so many messages are waiting for the group's workers.")
     ] = None,
     split: Annotated[bool, typer.Option("--split", help="Each science HDU becomes a message of its own.")] = False,
+    together: Annotated[
+        bool,
+        typer.Option(
+            "--together",
+            help="Each message names the other exposures of its field, for workers that may read PATHS (claim_roots).",
+        ),
+    ] = False,
     keep_copies: Annotated[
         bool, typer.Option("--keep-copies", help="Send the same frame again when it is there in several files.")
     ] = False,
@@ -116,6 +123,8 @@ def replay_command(
 
     Given again, the same command goes on where it was, and sends what is new: what a run has sent is kept in the topic
     `frames.sent`, in the same transactions as the frames. Frames carry the run's name in the header `replayed`. Exit
+    With --together each frame is examined with the other exposures of its field and night, as `detect` does it: the
+    workers read these by the same absolute paths, under their `claim_roots`. Exit
     status 1 when a file could not be sent (the others are), 130 when it was told to stop before the end.
 
     For example:
@@ -126,7 +135,7 @@ def replay_command(
 
         needlestream replay mosaic_70hdu.fits.fz --split --dry-run
     """
-    from detector.fitsarchive import frame_labels, split_frames  # noqa: PLC0415 - astropy: only this command waits
+    from detector.fitsarchive import file_pointing, frame_labels, split_frames  # noqa: PLC0415 - astropy: only this command waits
 
     configure_logs(settings.log_format)
     selection = Selection(
@@ -155,6 +164,8 @@ def replay_command(
                     status.update(f"reading headers: {number:,} files")
 
             unread = inventory.scan(paths, look, looked=looked)
+            if together:
+                inventory.point(functools.partial(file_pointing, limits=limits), looked=looked)
         totals = inventory.choose(selection)
         files = inventory.chosen(selection)
         if dry_run:
@@ -172,7 +183,8 @@ def replay_command(
             cleanup.callback(lag.close)
         gate = Gate(lag or (lambda: 0), max_lag, stopping)
         way = Way(split=functools.partial(split_frames, limits=limits), each_hdu=split, keep_copies=keep_copies,
-                  wait=gate.wait, stopping=stopping)  # fmt: skip
+                  wait=gate.wait, stopping=stopping,
+                  field=inventory.field_of if together else lambda path: (path,))  # fmt: skip
         write = cleanup.enter_context(_manifest(manifest, settings, feed))
         outcomes = replay(paced(files, parse_rate(rate), stopping), feed, way)
         counts = _follow(screen, outcomes, totals, write)

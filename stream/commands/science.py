@@ -14,9 +14,10 @@ import typer
 
 from detector import examine
 from detector.candidates import ClassNetworks
+from detector.preparation import prepare
 from detector.survey import SURVEYS
 from models import predictor
-from models.fieldjudge import load_fieldjudge
+from models.fieldjudge import FieldJudge, load_fieldjudge
 from models.weights import BadWeights
 from stream.commands.options import SHIPPED_JUDGE, frame_limits
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
     from detector.fitsheader import Limits
     from detector.frame import Frame
-    from detector.streaknetwork import FieldJudge
+    from detector.preparation import Prepared
     from detector.streaks import Findings
     from detector.survey import Survey
     from models.predictor import StreakPredictor
@@ -36,17 +37,19 @@ if TYPE_CHECKING:
 class Science:
     """How frames are read (``survey`` None: by TELESCOP and INSTRUME) and what examines them.
 
-    ``examine_streaks`` looks for nothing else; ``class_versions`` are the SHA-256 of the classes' weights.
+    ``examine`` takes ``others``, frames that ``prepare`` made ready; ``examine_streaks`` looks for nothing but streaks.
+    ``versions`` are the SHA-256 of all weights.
     """
 
     survey: Survey | None
     limits: Limits
-    examine: Callable[[Frame], Findings]
+    prepare: Callable[[Frame], Prepared]
+    examine: Callable[..., Findings]
     examine_together: Callable[[Sequence[Frame]], Iterator[Findings]]
-    examine_streaks: Callable[[Frame], Findings]
+    examine_streaks: Callable[..., Findings]
     network: StreakPredictor
     classes: ClassNetworks | None
-    class_versions: Mapping[str, str]
+    versions: Mapping[str, str]
 
 
 def load_science(
@@ -83,22 +86,27 @@ def load_science(
         link_threshold=link_threshold,
         streaks="asteroids" in settings.classes,
     )
+    weighed: dict[str, Any] = {} if field_judge is None else {"judge": field_judge}
     looked_for: dict[str, Any] = {} if classes is None else {"classes": classes}
+    versions = {weights: network.weights.sha256, **versions}
+    if field_judge is not None:
+        versions[judge] = field_judge.sha256
     return Science(
         survey=SURVEYS.get(settings.survey),
         limits=frame_limits(settings),
-        examine=functools.partial(examine.examine, network=network, search=search, **looked_for),
+        prepare=functools.partial(prepare, network=network),
+        examine=functools.partial(examine.examine, network=network, search=search, **weighed, **looked_for),
         examine_together=functools.partial(
             examine.examine_together,
             network=network,
             search=search,
-            judge=field_judge,
+            **weighed,
             **looked_for,
         ),
-        examine_streaks=functools.partial(examine.examine, network=network, search=search),
+        examine_streaks=functools.partial(examine.examine, network=network, search=search, **weighed),
         network=network,
         classes=classes,
-        class_versions=versions,
+        versions=versions,
     )
 
 

@@ -21,6 +21,7 @@ from stream.commands.options import (
     CONNECTION,
     CREATION,
     REGISTRY,
+    SHIPPED_JUDGE,
     broker_errors,
     config_annotation,
     settings_or_exit,
@@ -34,11 +35,12 @@ from stream.topics import create_missing_topics, topic_states
 if TYPE_CHECKING:
     from detector.fitsheader import Limits
     from detector.survey import Survey
-    from stream.service import Examiner, Read
+    from stream.otherexposures import ReadFile
+    from stream.service import Examiner
 
 WORKER = (
     *("group_id", "survey", "device", "threshold", "delivery", "session_timeout_s", "max_poll_interval_s"),
-    *("transaction_timeout_s", *BELIEF, "max_claim_bytes", "claim_roots"),
+    *("transaction_timeout_s", *BELIEF, "max_claim_bytes", "claim_roots", "other_exposures_mb"),
     *("many_streaks", "method", "expected_streaks_per_frame", *CLASS_SETTINGS),
     *("link_threshold", "metrics_port", "metrics_address", "log_format"),
     *("sensitivity_share", "sensitivity_window", "sensitivity_lag", "alert_framing", "cutout_px", *REGISTRY),
@@ -62,12 +64,19 @@ def run_command(
         float | None, typer.Option(min=0, help="End after so many seconds without a message.", metavar="SECONDS")
     ] = None,
     weights: Annotated[str, typer.Option(help="The network: a shipped name or a .safetensors file.")] = "streaknet",
+    judge: Annotated[
+        str,
+        typer.Option(help="What weighs a field's other exposures: a shipped name or a .safetensors file."),
+    ] = SHIPPED_JUDGE,
 ) -> None:
     """Work: take frames from Kafka, publish the streaks in them.
 
     Reads the topic `frames` in a consumer group (start as many workers as you like, up to one a partition) and writes
     `streaks`, `frames.examined` and `frames.rejected`. Missing topics are made. SIGTERM lets the frame in hand be
     finished; the exit status is then 0.
+
+    A frame is examined by itself, or with the other exposures of its field that the headers of its message name
+    (docs/stream.md; `replay --together` names them): what stands still is then told from what moves.
 
     For example:
 
@@ -85,7 +94,8 @@ def run_command(
 
     with broker_errors():
         check_reachable(settings)  # before the networks are loaded
-        run_worker(settings, _examiner(settings, weights), Limits(count, idle_timeout, settings.sensitivity_lag))
+        limits = Limits(count, idle_timeout, settings.sensitivity_lag)
+        run_worker(settings, _examiner(settings, weights, judge), limits)
 
 
 @with_settings(*CONNECTION, *CREATION, "group_id")
@@ -144,7 +154,7 @@ def settings_command(config: config_annotation() = None) -> None:  # type: ignor
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
-def message_reader(profile: Survey | None, limits: Limits) -> Read:
+def message_reader(profile: Survey | None, limits: Limits) -> ReadFile:
     """Give what reads a message's FITS: by its ``survey`` header, else by ``profile`` (None: by its keywords)."""
     from detector.fits import read_frames  # noqa: PLC0415 - astropy and numba: only a worker waits for them
     from detector.frame import BadFrame  # noqa: PLC0415
@@ -161,23 +171,27 @@ def message_reader(profile: Survey | None, limits: Limits) -> Read:
     return read
 
 
-def _examiner(settings: Settings, weights: str) -> Examiner:
+def _examiner(settings: Settings, weights: str, judge: str) -> Examiner:
     """Give what the worker does with a message: the reader, the networks and the science, as the settings say."""
     from models.evaluate.sensitivity import Sensitivity  # noqa: PLC0415 - astropy, numba, torch: only a worker waits
     from models.predictor import device_memory_bytes  # noqa: PLC0415
     from stream.commands.science import load_science  # noqa: PLC0415
+    from stream.otherexposures import OtherExposures  # noqa: PLC0415
     from stream.service import Examiner  # noqa: PLC0415
 
-    science = load_science(settings, weights, link_threshold=settings.link_threshold)
+    science = load_science(settings, weights, link_threshold=settings.link_threshold, judge=judge)
+    read = message_reader(science.survey, science.limits)
+    claims = Claims(settings.claim_roots, settings.max_claim_bytes)
     # Where no streak is looked for, none can be missed.
     share = settings.sensitivity_share if "asteroids" in settings.classes else 0.0
     return Examiner(
-        read=message_reader(science.survey, science.limits),
+        read=read,
         examine=science.examine,
-        claims=Claims(settings.claim_roots, settings.max_claim_bytes),
+        others=OtherExposures(claims, read, science.prepare, settings.other_exposures_mb * 1_000_000),
+        claims=claims,
         max_message_bytes=settings.max_message_bytes,
         program_version=metadata.version("needlestream"),
-        weights_versions={weights: science.network.weights.sha256, **science.class_versions},
+        weights_versions=science.versions,
         sensitivity=Sensitivity(science.examine_streaks, share=share, window=settings.sensitivity_window),
         gpu_memory=functools.partial(device_memory_bytes, science.network.device),
     )

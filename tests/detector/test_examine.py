@@ -204,10 +204,11 @@ def test_frames_that_only_claim_to_show_one_sky_tell_each_other_nothing() -> Non
     wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix = ["RA---TAN", "DEC--TAN"], [150.0, 2.0], [200.0, 150.0]
     wcs.wcs.cd = np.array([[-1.0, 0.0], [0.0, 1.0]]) * 0.1 / 3600.0
 
-    def frame(seed: int, stars: int) -> Prepared:
+    def frame(seed: int, stars: int, own: tuple[int, int] = (0, 0)) -> Prepared:
         pixels = np.random.default_rng(1).normal(100.0, 10.0, (300, 400)).astype(np.float32)
         y, x = np.mgrid[:300, :400]
-        for px, py in np.random.default_rng(seed).uniform(20, 280, (stars, 2)):
+        places = np.random.default_rng(seed).uniform(20, 280, (stars, 2))
+        for px, py in (*places, *np.random.default_rng(own[0]).uniform(20, 280, (own[1], 2))):
             pixels += 3e4 * np.exp(-0.5 * ((x - px) ** 2 + (y - py) ** 2) / 4.0).astype(np.float32)
         shown = sky_with(STREAKS, 5)
         return prepare(
@@ -219,3 +220,6 @@ def test_frames_that_only_claim_to_show_one_sky_tell_each_other_nothing() -> Non
     assert not same_sky(frame(1, 12), frame(2, 12))
     assert not same_sky(frame(1, 12), frame(2, 0))
     assert same_sky(frame(1, 2), frame(2, 2))  # too few to say
+    # Most of what is bright may be cosmic rays, other ones in each exposure.
+    assert same_sky(frame(1, 5, own=(3, 15)), frame(1, 5, own=(4, 15)))
+    assert not same_sky(frame(1, 5, own=(3, 15)), frame(2, 5, own=(4, 15)))

@@ -7,7 +7,7 @@ import pytest
 from astropy.io import fits
 
 from detector.fits import read_frames
-from detector.fitsarchive import first_header, split_frames
+from detector.fitsarchive import file_pointing, first_header, split_frames
 from detector.fitsheader import Limits
 from detector.frame import BadFrame
 
@@ -86,5 +86,7 @@ def test_a_file_that_is_none_is_a_bad_frame(tmp_path):
     file.write_bytes(b"no FITS")
     with pytest.raises(BadFrame):
         first_header(file, limits=Limits())
+    assert file_pointing(file, limits=Limits()) is None
+    assert file_pointing(tmp_path / "gone.fits", limits=Limits()) is None
     with pytest.raises(BadFrame):
         list(split_frames(file, limits=Limits()))

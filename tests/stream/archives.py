@@ -1,9 +1,11 @@
 """Archives of small frames, and a feed that remembers."""
 
+from dataclasses import replace
+
 import numpy as np
 from astropy.io import fits
 
-from detector.fitsarchive import frame_labels, split_frames
+from detector.fitsarchive import file_pointing, frame_labels, split_frames
 from detector.fitsheader import Limits
 from stream.archive import Way, paced, replay
 from stream.broker import MessageTooLargeError
@@ -50,6 +52,14 @@ def image(path, *, date=None, exposure=None, ccd=None, size=24, n_hdus=0, seed=1
     return path
 
 
+def pointed(path, *, minutes, east_arcsec=0.0, **more):
+    """An image of 24 x 24 px of an arcsecond, so many minutes into a night and so far East of RA 10, Dec 20."""
+    sky = {"ctype1": "RA---TAN", "ctype2": "DEC--TAN", "crpix1": 12.5, "crpix2": 12.5, "crval2": 20.0}
+    sky |= {"crval1": 10.0 + east_arcsec / 3600.0 / np.cos(np.radians(20.0)), "cdelt1": -1 / 3600, "cdelt2": 1 / 3600}
+    date = f"2024-05-06T{1 + minutes // 60:02d}:{minutes % 60:02d}:00"
+    return image(path, date=date, **{"filter": "r", "exposure": minutes, "ccd": 1, "seed": minutes, **sky, **more})
+
+
 def night(folder):
     """Files whose names are not in the order of their times; one without a time, one that is no FITS."""
     image(folder / "b.fits", date="2024-05-06T01:00:00", exposure=1)
@@ -68,10 +78,12 @@ def look(path):
     return frame_labels(path, limits=Limits())
 
 
-def run(paths, feed, *, state, selection=None, speed=None, each_hdu=False, keep_copies=False):
+def run(paths, feed, *, state, selection=None, speed=None, each_hdu=False, keep_copies=False, together=False):
     """Replay to a feed; gives what became of each file, by its name."""
     inventory = opened(state)
     assert inventory.scan(paths, look, looked=lambda _: None) == []
+    if together:
+        inventory.point(lambda path: file_pointing(path, limits=Limits()), looked=lambda _: None)
     selection = selection or Selection()
     inventory.choose(selection)
 
@@ -79,5 +91,7 @@ def run(paths, feed, *, state, selection=None, speed=None, each_hdu=False, keep_
         return split_frames(path, limits=Limits(), extensions=extensions)
 
     way = Way(split=split, each_hdu=each_hdu, keep_copies=keep_copies, wait=lambda: None, stopping=lambda: False)
+    if together:
+        way = replace(way, field=inventory.field_of)
     files = paced(inventory.chosen(selection), speed, lambda: False)
     return {outcome.file.path.name: outcome for outcome in replay(files, feed, way)}

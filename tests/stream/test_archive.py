@@ -6,13 +6,15 @@ import time
 import pytest
 from typer.testing import CliRunner
 
+from detector.fitsarchive import file_pointing
+from detector.fitsheader import Limits
 from stream.archive import parse_rate, run_name
 from stream.cli import app
 from stream.inventory import Selection
 from stream.lag import Gate
 from stream.messages import EXAMINED, FRAMES, REJECTED
 from tests.conftest import settings_for
-from tests.stream.archives import Tape, image, night, opened, run
+from tests.stream.archives import Tape, image, look, night, opened, pointed, run
 from tests.stream.long_replay import killed_twice
 from tests.stream.topics import finish, read_all, read_avro, start_worker
 
@@ -105,6 +107,48 @@ def test_of_a_mosaic_only_what_no_other_file_had_is_sent(tmp_path):
     tape = Tape()
     run([tmp_path], tape, state=tmp_path / "state")
     assert [frame.key for frame in tape.frames] == [b"9/2", b"9/1", b"9/3"]
+
+
+def test_together_each_message_names_the_other_exposures_of_its_field(tmp_path):
+    told = {"a": 0, "b": 10, "c": 20}
+    files = {name: pointed(tmp_path / f"{name}.fits", minutes=minutes) for name, minutes in told.items()}
+    pointed(tmp_path / "b copy.fits", minutes=10, seed=99)
+    pointed(tmp_path / "elsewhere.fits", minutes=5, east_arcsec=60.0)
+    pointed(tmp_path / "half beside.fits", minutes=6, east_arcsec=13.0)
+    pointed(tmp_path / "other filter.fits", minutes=7, filter="g")
+    image(tmp_path / "nowhere.fits", date="2024-05-06T01:08:00", filter="r", exposure=8, ccd=1)
+    tape = Tape()
+    run([tmp_path], tape, state=tmp_path / "state", selection=Selection(exposures=("0", "10", "5", "8")), together=True)
+    named = {
+        name: [value.decode() for key, value in frame.headers if key == "other-exposure"]
+        for name, frame in zip(tape.names, tape.frames, strict=True)
+    }
+    # What is not sent is named all the same; of two copies one, and that of a frame itself not at all.
+    a, b, c = (files[name].as_uri() for name in "abc")
+    copy = (tmp_path / "b copy.fits").as_uri()
+    assert named == {"a.fits": [copy, c], "elsewhere.fits": [], "nowhere.fits": [], "b copy.fits": [a, c]}
+    assert all(b not in uris for uris in named.values())
+    # One worker gets them all.
+    assert [frame.key for frame in tape.frames] == [b"a.fits/1", b"5/1", b"8/1", b"a.fits/1"]
+    alone = Tape()
+    run([tmp_path], alone, state=tmp_path / "state")
+    assert not [key for frame in alone.frames for key, _ in frame.headers if key == "other-exposure"]
+
+
+def test_of_a_long_night_the_nearest_exposures_are_named_and_a_changed_file_is_looked_at_again(tmp_path):
+    files = [pointed(tmp_path / f"{k:02d}.fits", minutes=10 * k) for k in range(12)]
+    inventory = opened(tmp_path / "state")
+    point = lambda path: file_pointing(path, limits=Limits())  # noqa: E731
+    inventory.scan([tmp_path], look, looked=lambda _: None)
+    inventory.point(point, looked=lambda _: None)
+    assert inventory.field_of(files[0]) == files[:8]
+    assert inventory.field_of(files[6]) == files[2:10]
+    files[1].unlink()
+    pointed(files[1], minutes=10, east_arcsec=100.0)
+    inventory.scan([tmp_path], look, looked=lambda _: None)
+    assert inventory.field_of(files[1]) == [files[1]]
+    inventory.point(point, looked=lambda _: None)
+    assert inventory.field_of(files[0]) == [files[0], *files[2:9]]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,144 @@
+"""The other exposures of a field that a message names: opened as claims are, read, and prepared once.
+
+A message may say in headers ``other-exposure``, one URI each, where exposures of the same field lie. Of each the frames
+are taken that show the field of the message's frame in the same night; what is prepared is kept, up to a bound of
+memory, for the next exposure of the field names nearly the same.
+
+What fails at night: an exposure that may not be followed, is not there or cannot be read is left out, logged, and the
+frame is flagged ``other-exposures-unread``; the frame itself is examined all the same. Errors of the machine (a root
+that is away, memory) stop the worker as everywhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+
+from detector.fitsarchive import header_of
+from detector.frame import BadFrame
+from detector.pointing import EXPOSURES_TOGETHER, pointing_of
+from stream.messages import OTHER_EXPOSURE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import BinaryIO
+
+    from detector.fits import Reading
+    from detector.frame import Frame
+    from detector.pointing import Pointing
+    from detector.preparation import Prepared
+    from stream.claims import Claims
+    from stream.messages import Message
+
+log = structlog.get_logger()
+
+UNREAD = "other-exposures-unread"
+
+
+class ReadFile(Protocol):
+    """FITS -> its frames, to be read one by one (``detector.fits.read_frames``). Raises ``BadFrame``."""
+
+    def __call__(self, source: bytes | BinaryIO, *, name: str, survey: str | None, extension: int | None) -> Reading:
+        """Give them."""
+
+
+class OtherExposures:
+    """What a worker needs to look at other exposures, and those that it looked at last, in ``max_bytes`` at most."""
+
+    def __init__(self, claims: Claims, read: ReadFile, prepare: Callable[[Frame], Prepared], max_bytes: int) -> None:
+        self.claims = claims
+        self.read = read
+        self.prepare = prepare
+        self.max_bytes = max_bytes
+        self.kept: OrderedDict[tuple[str, int], Prepared] = OrderedDict()
+
+    @contextlib.contextmanager
+    def named_by(self, message: Message) -> Iterator[Named]:
+        """Open what a message names, as long as it is looked at."""
+        with contextlib.ExitStack() as opened:
+            yield Named(self, message, opened)
+
+    def prepared(self, exposure: Exposure, extension: int) -> Prepared:
+        """Give one frame of an exposure, prepared; from memory if it was the last time. Raises ``BadFrame``."""
+        key = exposure.version, extension
+        if key in self.kept:
+            self.kept.move_to_end(key)
+            return self.kept[key]
+        ready = self.prepare(exposure.reading.frame(extension))
+        self.kept[key] = ready
+        held = sum(one.size_bytes for one in self.kept.values())
+        while held > self.max_bytes:
+            held -= self.kept.popitem(last=False)[1].size_bytes
+        return ready
+
+
+@dataclass(frozen=True, eq=False)
+class Exposure:
+    """A file that a message names, opened: its frames, and which of them look where; ``version`` of its content."""
+
+    version: str
+    reading: Reading
+    pointings: tuple[tuple[int, Pointing], ...]
+
+    def showing(self, field: Pointing) -> int | None:
+        """Which of its frames shows a field in another exposure; the nearest of several."""
+        near = [
+            (pointing.apart_deg(field), extension)
+            for extension, pointing in self.pointings
+            if pointing.shows_field_of(field)
+        ]
+        return min(near)[1] if near else None
+
+
+class Named:
+    """The exposures that one message names; opened at the first frame that asks for them."""
+
+    def __init__(self, others: OtherExposures, message: Message, opened: contextlib.ExitStack) -> None:
+        self.others = others
+        self.message = message
+        self.opened = opened
+        self.uris = tuple(dict.fromkeys(message.all_headers(OTHER_EXPOSURE)))[: EXPOSURES_TOGETHER - 1]
+        self.exposures: tuple[Exposure, ...] | None = None
+        self.unread = False
+
+    def __bool__(self) -> bool:
+        """Say whether the message names any."""
+        return bool(self.uris)
+
+    def beside(self, frame: Frame) -> tuple[Prepared, ...]:
+        """Give what shows the field of ``frame``, in the order in which the message names it."""
+        if self.exposures is None:
+            self.exposures = tuple(filter(None, map(self._opened, self.uris)))
+        field = pointing_of(frame.header)
+        if field is None:
+            return ()
+        shown = []
+        for exposure in self.exposures:
+            extension = exposure.showing(field)
+            if extension is None:
+                continue
+            try:
+                shown.append(self.others.prepared(exposure, extension))
+            except BadFrame as bad:
+                self._leave_out(exposure.reading.name, bad)
+        return tuple(shown)
+
+    def _opened(self, uri: str) -> Exposure | None:
+        try:
+            file, version = self.others.claims.open_known(uri)
+            self.opened.enter_context(contextlib.closing(file))
+            reading = self.others.read(file, name=uri, survey=self.message.header("survey"), extension=None)
+        except BadFrame as bad:
+            self._leave_out(uri, bad)
+            return None
+        readable = [number for number in reading.extensions if reading.outlines[number].trouble is None]
+        pointings = [(number, pointing_of(header_of(reading, number))) for number in readable]
+        return Exposure(version, reading, tuple((number, known) for number, known in pointings if known is not None))
+
+    def _leave_out(self, uri: str, bad: BadFrame) -> None:
+        self.unread = True
+        log.warning("other exposure left out", name=self.message.name, uri=uri, reason=bad.reason, detail=bad.detail)
