@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from detector.frame import FrameHeader
 
+# Two frames whose middles are this share of their shorter side apart still show a piece of the same sky.
+REACH = 0.9
 # Exposures of a field that are looked at together.
 EXPOSURES_TOGETHER = 8
 NIGHT_DAYS = 0.5
@@ -27,7 +29,7 @@ ANOTHER_EXPOSURE_DAYS = 1.0 / 86400.0
 
 @dataclass(frozen=True)
 class Pointing:
-    """The middle of a frame (ICRS, deg), its mid-time, half its shorter side (``reach_deg``), shape [y, x], filter."""
+    """The middle of a frame (ICRS, deg), how far another may be (``reach_deg``), mid-time, shape [y, x], filter."""
 
     ra: float
     dec: float
@@ -42,7 +44,7 @@ class Pointing:
         return float(np.degrees(2.0 * np.arcsin(min(1.0, 0.5 * float(np.linalg.norm(one - two))))))
 
     def shows_field_of(self, other: Pointing) -> bool:
-        """Whether both show one field in different exposures of a night: same shape and filter, half a frame apart."""
+        """Whether both show one field in different exposures of a night: same shape and filter, overlapping."""
         apart_days = abs(self.mid_time_mjd_tai - other.mid_time_mjd_tai)
         return (
             self.shape == other.shape
@@ -63,5 +65,5 @@ def pointing_of(header: FrameHeader) -> Pointing | None:
     ra, dec = to_sky(header.wcs, np.array([0.5 * (width - 1)]), np.array([0.5 * (height - 1)]))
     if not np.isfinite(ra + dec).all():
         return None
-    reach_deg = 0.5 * min(height, width) * header.pixel_scale_arcsec / 3600.0
+    reach_deg = REACH * min(height, width) * header.pixel_scale_arcsec / 3600.0
     return Pointing(float(ra[0]), float(dec[0]), reach_deg, header.mid_time_mjd_tai, header.shape, header.filter_name)

@@ -81,9 +81,9 @@ def examine_files(
 def by_field(files: Sequence[Path], point: Point) -> list[list[Path]]:
     """The files in groups of exposures of one field, at most ``EXPOSURES_TOGETHER``; each in the order of ``files``.
 
-    Two belong together whose first frames have the same shape and filter, whose middles are less than half a frame
-    apart on the sky, and that are different exposures of a night. What has no WCS or time, or cannot be read, stays
-    alone.
+    Two belong together whose first frames have the same shape and filter, that overlap on the sky (middles less than
+    0.9 of a frame apart; of several fields the nearest), and that are different exposures of a night. What has no WCS
+    or time, or cannot be read, stays alone.
     """
     groups: list[list[Path]] = []
     fields: list[tuple[list[Pointing], list[Path]]] = []
@@ -92,11 +92,15 @@ def by_field(files: Sequence[Path], point: Point) -> list[list[Path]]:
         if pointing is None:
             groups.append([file])
             continue
-        for field, group in fields[-FIELDS_OPEN:]:
-            if len(group) < EXPOSURES_TOGETHER and all(pointing.shows_field_of(other) for other in field):
-                field.append(pointing)
-                group.append(file)
-                break
+        open_to_it = [
+            (pointing.apart_deg(field[0]), number)
+            for number, (field, group) in enumerate(fields[-FIELDS_OPEN:], max(0, len(fields) - FIELDS_OPEN))
+            if len(group) < EXPOSURES_TOGETHER and all(pointing.shows_field_of(other) for other in field)
+        ]
+        if open_to_it:
+            field, group = fields[min(open_to_it)[1]]
+            field.append(pointing)
+            group.append(file)
         else:
             groups.append([file])
             fields.append(([pointing], groups[-1]))

@@ -150,7 +150,8 @@ class Inventory:
     def field_of(self, path: Path) -> list[Path]:
         """Give a file and those of the last scan that show its field in other exposures of the night, in their order.
 
-        The nearest in time, as many as are looked at together; of copies of an exposure the first by name.
+        The nearest in time, as many as are looked at together; of an exposure's CCDs the nearest on the sky, and of
+        copies the first by name.
         """
         row = self.connection.execute(
             f"SELECT {_POINTING} FROM pointings WHERE path = ?",  # noqa: S608 - of our own words
@@ -165,16 +166,18 @@ class Inventory:
             "WHERE mid_time BETWEEN ? AND ? AND dec BETWEEN ? AND ? ORDER BY ABS(mid_time - ?), pointings.path",
             (time - NIGHT_DAYS, time + NIGHT_DAYS, own.dec - own.reach_deg, own.dec + own.reach_deg, time),
         )
-        found = [(time, path)]
+        found = [(time, 0.0, path)]
         for *told, other in rows:
             pointing = _pointing(told)
-            when = pointing.mid_time_mjd_tai
-            copied = any(abs(when - known) < ANOTHER_EXPOSURE_DAYS for known, _ in found)
-            if pointing.shows_field_of(own) and not copied:
-                found.append((when, Path(other)))
-            if len(found) == EXPOSURES_TOGETHER:
-                break
-        return [file for _, file in sorted(found)]
+            if not pointing.shows_field_of(own):
+                continue
+            here = (pointing.mid_time_mjd_tai, pointing.apart_deg(own), Path(other))
+            same = next((k for k, known in enumerate(found) if abs(known[0] - here[0]) < ANOTHER_EXPOSURE_DAYS), None)
+            if same is None:
+                found.append(here)
+            elif here[1] < found[same][1]:
+                found[same] = here
+        return [file for _, _, file in sorted(found[:EXPOSURES_TOGETHER])]
 
     def choose(self, selection: Selection) -> tuple[int, int]:
         """Put the files that hold wanted frames in the order of time, then of name; gives how many, and their bytes.

@@ -114,11 +114,14 @@ def test_together_each_message_names_the_other_exposures_of_its_field(tmp_path):
     files = {name: pointed(tmp_path / f"{name}.fits", minutes=minutes) for name, minutes in told.items()}
     pointed(tmp_path / "b copy.fits", minutes=10, seed=99)
     pointed(tmp_path / "elsewhere.fits", minutes=5, east_arcsec=60.0)
-    pointed(tmp_path / "half beside.fits", minutes=6, east_arcsec=13.0)
+    pointed(tmp_path / "beside.fits", minutes=6, east_arcsec=23.0)
+    # Another CCD of the exposure of b, a little beside: the nearer one is meant.
+    pointed(tmp_path / "a neighbour.fits", minutes=10, east_arcsec=15.0, ccd=2)
     pointed(tmp_path / "other filter.fits", minutes=7, filter="g")
     image(tmp_path / "nowhere.fits", date="2024-05-06T01:08:00", filter="r", exposure=8, ccd=1)
     tape = Tape()
-    run([tmp_path], tape, state=tmp_path / "state", selection=Selection(exposures=("0", "10", "5", "8")), together=True)
+    chosen = Selection(exposures=("0", "10", "5", "8"), ccds=("1",))
+    run([tmp_path], tape, state=tmp_path / "state", selection=chosen, together=True)
     named = {
         name: [value.decode() for key, value in frame.headers if key == "other-exposure"]
         for name, frame in zip(tape.names, tape.frames, strict=True)
