@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 import typer
 
-from stream.commands.examination import detect_files, examination, progress_bar, training_extra
+from stream.commands.examination import (
+    detect_files,
+    examination,
+    load,
+    pointer,
+    progress_bar,
+    reader,
+    training_extra,
+)
 from stream.commands.options import with_settings
 from stream.settings import Settings  # noqa: TC001 - with_settings reads the annotations
 
@@ -24,7 +32,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from rich.progress import Progress, TaskID
 
-    from detector.frame import Frame
     from detector.streaks import Findings
     from models.evaluate.sample import Sample
     from models.evaluate.streaks import Judging
@@ -108,6 +115,10 @@ def streaks_command(
         Path | None, typer.Option(exists=True, file_okay=False, help="Folder of real frames with a truth.csv.")
     ] = None,
     weights: Annotated[str, typer.Option(help="The network: a shipped name or a .safetensors file.")] = "streaknet",
+    together: Annotated[
+        bool,
+        typer.Option("--together/--alone", help="Exposures of one field are examined together, as `detect` does."),
+    ] = True,
     expected: Annotated[
         float, typer.Option(min=0, help="Streaks expected in a frame: the density that scores are calibrated for.")
     ] = 10.0,
@@ -146,7 +157,7 @@ def streaks_command(
         raise typer.BadParameter("--detections go with --truth or with --simulated")
     out.mkdir(parents=True, exist_ok=True)
     if real is not None:
-        _judge_real(real, settings, weights, out)
+        _judge_real(real, settings, weights, out, together=together)
         return
     judging = Judging(settings.threshold, expected, resamples, seed, false_per)
     if inject:
@@ -169,7 +180,7 @@ def streaks_command(
         tables = _compared(_named(detections), *_truth_in(simulated))
     else:
         folders = simulated or _simulate(out, str(survey), fields, empty_fields, asteroids, size, seed)
-        tables, seconds = _detected(folders, settings, weights, out, peers=peers)
+        tables, seconds = _detected(folders, settings, weights, out, together=together, peers=peers)
     judge_tables(tables, judging, out, plots=plots, seconds=seconds)
 
 
@@ -323,7 +334,7 @@ def _in_folder(folder: Path, name: str) -> Columns:
 
 
 def _detected(
-    folders: Sequence[Path], settings: Settings, weights: str, out: Path, *, peers: bool
+    folders: Sequence[Path], settings: Settings, weights: str, out: Path, *, together: bool, peers: bool
 ) -> tuple[dict[str, Tables], dict[str, float]]:
     """Every proposal on simulated frames (into ``out/streaks.csv``), and the peers' on the same; seconds by stage."""
     from stream.batch import Output, fits_files  # noqa: PLC0415
@@ -331,15 +342,22 @@ def _detected(
 
     truth, frames = _truth_in(folders, examined_here=True)
     files = fits_files(folders)
-    read, examine = examination(settings.model_copy(update={"survey": "auto", "threshold": 0.0}), weights, None)
+    science = load(settings.model_copy(update={"survey": "auto", "threshold": 0.0}), weights)
+    read = reader(science, None)
     spent: list[Mapping[str, float]] = []
 
-    def timed(frame: Frame) -> Findings:
-        found = examine(frame)
+    def noted(found: Findings) -> Findings:
         spent.append(found.seconds)
         return found
 
-    detect_files(files, Output(out, Format.CSV, pictures=False), read=read, examine=timed)
+    detect_files(
+        files,
+        Output(out, Format.CSV, pictures=False),
+        read=read,
+        examine=lambda frame: noted(science.examine(frame)),
+        examine_together=(lambda frames: map(noted, science.examine_together(frames))) if together else None,
+        point=pointer(science),
+    )
     tables = {OURS: Tables(truth, _read(out / "streaks.csv"), frames, None)}
     if peers:
         found = _peers(files, read)
@@ -380,7 +398,7 @@ def _peer_columns(found: Sequence[tuple[str, int, NDArray[np.float64]]]) -> Colu
     return {"frame": np.array(names, np.str_), "extension": np.array(extensions, np.float64), **columns}
 
 
-def _judge_real(folder: Path, settings: Settings, weights: str, out: Path) -> None:
+def _judge_real(folder: Path, settings: Settings, weights: str, out: Path, *, together: bool) -> None:
     """Examine all frames beside those that the truth names, at threshold 0, and write what was found."""
     from models.evaluate.realframes import judge_real, real_markdown  # noqa: PLC0415
     from models.evaluate.report import as_json  # noqa: PLC0415
@@ -392,8 +410,15 @@ def _judge_real(folder: Path, settings: Settings, weights: str, out: Path) -> No
         raise typer.BadParameter(f"{table}: no such table", param_hint="--real")
     truth = _read(table)
     named = dict.fromkeys((folder / file).parent for file in truth["file"].tolist())
-    read, examine = examination(settings.model_copy(update={"threshold": 0.0}), weights, None)
-    detect_files(fits_files(list(named)), Output(out, Format.CSV, pictures=False), read=read, examine=examine)
+    science = load(settings.model_copy(update={"threshold": 0.0}), weights)
+    detect_files(
+        fits_files(list(named)),
+        Output(out, Format.CSV, pictures=False),
+        read=reader(science, None),
+        examine=science.examine,
+        examine_together=science.examine_together if together else None,
+        point=pointer(science),
+    )
     report = judge_real(truth, _read(out / "streaks.csv"), _read(out / "frames.csv"), threshold=settings.threshold)
     (out / "report.json").write_text(as_json({"real": report}), encoding="utf-8")
     page = real_markdown(report)
