@@ -1,9 +1,10 @@
 """How well a found streak is measured: residuals beside what the data can say, pulls, and what a score is worth.
 
-The bound is Cramer and Rao's for a line of uniform brightness under a Gaussian PSF in white noise and, where the sky's
-sigma is known in electrons, that of the streak's own photons, with flux and both ends unknown: no unbiased fit does
-better. It is computed for each found truth from its own length, SNR and PSF, and
-drawn from at random, so that medians stand beside medians.
+The bound is Cramer and Rao's for a line of uniform brightness in the noise of the sky and of the streak's own photons,
+with flux and both ends unknown: no unbiased fit does better. Where the truth brings it, it is that of the PSF as it was
+drawn; else a Gaussian's of the same width, which is lower by a tenth or so, from the length, SNR and PSF of each found
+truth (without the streak's photons where nobody knows the sky's sigma in electrons). It is drawn from at random, so
+that medians stand beside medians.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from models.evaluate.matching import end_distances, ends_of, lengths, strict
+from models.evaluate.sample import BOUNDS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -96,8 +98,8 @@ def bounds(
     ``snr`` is the flux over its error when only the flux is unknown and the sky alone is noisy; ``noise_e`` the sky's
     sigma in electrons, with which the streak's own photons add to the variance (None, NaN: they do not). The light
     along the line is F/L (Phi((u - a)/s) - Phi((u - b)/s)); its derivatives by F, a and b give the 3 x 3 information of
-    the first, and shifting it across by an amount linear in u the 2 x 2 of the second, each pixel weighing as its
-    variance lets it. Both are inverted for each streak.
+    the first, and shifting its sources across by an amount linear in their place the 2 x 2 of the second, each pixel
+    weighing as its variance lets it. Both are inverted for each streak.
     """
     length = np.maximum(length_px, 0.3 * sigma_px)[:, None]
     s = sigma_px[:, None]
@@ -117,7 +119,9 @@ def bounds(
     scale = (step * flux**2)[:, None, None]
     information = np.einsum("niu,nju,nu->nij", shapes, shapes, weight) * scale
     along = np.linalg.inv(information)[:, 1:, 1:]
-    leverage = np.stack([light * (b - u), light * (u - a)], axis=1) / length[:, None]  # n 2 u
+    # What reaches u comes from within the ends: beyond them the lever is no longer than at them.
+    inward = s**2 * (density_b - density_a) / length
+    leverage = np.stack([light * (b - u) + inward, light * (u - a) - inward], axis=1) / length[:, None]  # n 2 u
     information = np.einsum("niu,nju,nu->nij", leverage, leverage, turned) * scale
     return along, np.linalg.inv(information)
 
@@ -184,17 +188,17 @@ def _drawn_bounds(
     truths: NDArray[np.void], snr: NDArray[np.float64], rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Errors of ends and of mid-points ``[n, draws]`` as they scatter at the bound; NaN where PSF or SNR is unknown."""
-    ends, mids = np.full((len(truths), _DRAWS), np.nan), np.full((len(truths), _DRAWS), np.nan)
-    known = np.isfinite(truths["fwhm_px"]) & (snr > 0)
-    if known.any():
-        sigma = truths["fwhm_px"][known] / FWHM_PER_SIGMA
-        both = bounds(lengths(ends_of(truths[known])), snr[known], sigma, truths["noise_e"][known])
-        size = (int(known.sum()), _DRAWS)
-        for drawn, variances in (
-            (ends, [one[:, 0, 0] for one in both]),
-            (mids, [one.sum(axis=(1, 2)) / 4 for one in both]),
-        ):
-            drawn[known] = np.hypot(*(np.sqrt(one)[:, None] * rng.standard_normal(size) for one in variances))
+    sigmas = np.stack([truths[name] for name in BOUNDS], axis=-1)
+    gaussian = np.isfinite(truths["fwhm_px"]) & (snr > 0) & ~np.isfinite(sigmas).all(axis=1)
+    if gaussian.any():
+        width = truths["fwhm_px"][gaussian] / FWHM_PER_SIGMA
+        both = bounds(lengths(ends_of(truths[gaussian])), snr[gaussian], width, truths["noise_e"][gaussian])
+        of_ends, of_mids = ([one[:, 0, 0] for one in both], [one.sum(axis=(1, 2)) / 4 for one in both])
+        sigmas[gaussian] = np.sqrt(np.stack([*of_ends, *of_mids], axis=-1))
+    ends, mids = (
+        np.hypot(*(sigmas[:, [k]] * rng.standard_normal((len(truths), _DRAWS)) for k in pair))
+        for pair in ((0, 1), (2, 3))
+    )
     return ends, mids
 
 

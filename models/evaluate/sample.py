@@ -25,14 +25,16 @@ if TYPE_CHECKING:
     Key = tuple[str, int]
 
 _ENDS = ("x0", "y0", "x1", "y1")
-TRUTH_NUMBERS = (*_ENDS, "mag", "rate_arcsec_h", "snr_limit", "inside")
+# Along and across the trail, of an end and of the mid-point: where the truth knows its own Cramer-Rao bounds.
+BOUNDS = ("end_along_bound_px", "end_across_bound_px", "mid_along_bound_px", "mid_across_bound_px")
+TRUTH_NUMBERS = (*_ENDS, "mag", "rate_arcsec_h", "snr_limit", *BOUNDS, "inside")
 DETECTION_NUMBERS = (*_ENDS, "x0_err", "y0_err", "x1_err", "y1_err", "score", "snr", "mag", "mag_err")
 FRAME_NUMBERS = ("width", "height", "psf_fwhm_px", "noise_e")
 NUMBERS = frozenset({*TRUTH_NUMBERS, *DETECTION_NUMBERS, *FRAME_NUMBERS, "extension"})
 
 # frame: index into the sample's frames. counts: both ends 10 px from the border. snr_limit: what a matched filter of
 # the true shape would see over the noise of the sky alone. fwhm_px, noise_e: the PSF of the frame
-# and the sigma of its sky in electrons, NaN where not known.
+# and the sigma of its sky in electrons; these and the bounds are NaN where not known.
 TRUTH = np.dtype(
     [
         ("frame", "i8"),
@@ -41,6 +43,7 @@ TRUTH = np.dtype(
         ("length_px", "f8"),
         ("rate_arcsec_h", "f8"),
         ("snr_limit", "f8"),
+        *[(name, "f8") for name in BOUNDS],
         ("fwhm_px", "f8"),
         ("noise_e", "f8"),
         ("counts", "?"),
@@ -200,7 +203,7 @@ def _truths(
 ) -> NDArray[np.void]:
     rows = np.zeros(len(places), TRUTH)
     rows["frame"] = places
-    for name in (*_ENDS, "mag", "rate_arcsec_h", "snr_limit"):
+    for name in (*_ENDS, "mag", "rate_arcsec_h", "snr_limit", *BOUNDS):
         rows[name] = table.get(name, np.nan)
     rows["counts"] = np.nan_to_num(table["inside"], nan=1.0) > 0 if "inside" in table else True
     rows["fwhm_px"] = rows["noise_e"] = np.nan

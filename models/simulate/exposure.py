@@ -19,12 +19,13 @@ import numpy as np
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from models.simulate.asteroids import Kernel, add_trails
+from models.simulate.asteroids import add_trails
 from models.simulate.conditions import Conditions, draw_conditions
 from models.simulate.defects import expose_again
 from models.simulate.planted import TOLD, Planted, add_object, check_survey, place_objects, scene_of
 from models.simulate.psf import PointSpread, point_spread
 from models.simulate.sky import Sources, draw_sources, paint_backdrop, paint_sources
+from models.simulate.trails import trail_bounds, trail_snr
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -40,8 +41,6 @@ RIM_PX = WINGS_PX + 20
 # Added to each ADU value, so that the noise of a dark pixel is not cut off at zero.
 PEDESTAL_ADU = 100.0
 LARGEST_ADU = 65_535.0
-# Light within this many pixels of a trail goes into its matched filter.
-FILTER_RIM_PX = 24
 # Tables of objects that were put in besides asteroids.
 PLANTED_TABLES = {"lens": "lenses.csv", "merger": "mergers.csv", "impostor": "impostors.csv"}
 # The instrument's own cosmic-ray flag, at the bit of the Euclid flag map, is set where the charge stands out.
@@ -101,7 +100,8 @@ class Truth(NamedTuple):
 
     Pixels are 0-based, sky positions ICRS degrees, ``angle_deg`` is from +x to +y in [0, 180), the position angle of
     the motion North through East. ``snr_limit`` is what a matched filter of the true shape would see over the noise
-    of the empty sky; ``inside`` is 1 where the mid-point lies on the frame.
+    of the empty sky, the bounds are what it lets anybody know of ends and mid-point (``models.simulate.trails``);
+    ``inside`` is 1 where the mid-point lies on the frame.
     """
 
     field: str
@@ -128,6 +128,10 @@ class Truth(NamedTuple):
     position_angle_deg: float
     mid_time_utc: str
     snr_limit: float
+    end_along_bound_px: float
+    end_across_bound_px: float
+    mid_along_bound_px: float
+    mid_across_bound_px: float
     inside: int
 
 
@@ -489,6 +493,7 @@ def _trails(
             "rate_arcsec_h": math.hypot(moving[k, 2], moving[k, 3]) * conditions.pixel_scale_arcsec * 3600.0,
             "position_angle_deg": _position_angle_deg(ra0, dec0, ra1, dec1),
             "snr_limit": trail_snr(trail, spread.core, variance),
+            **trail_bounds(trail, spread.core, variance)._asdict(),
         }  # fmt: skip
         truths.append(
             Truth(
@@ -513,17 +518,6 @@ def _position_angle_deg(ra0: float, dec0: float, ra1: float, dec1: float) -> flo
     east = math.sin(dra) * math.cos(d1)
     north = math.cos(d0) * math.sin(d1) - math.sin(d0) * math.cos(d1) * math.cos(dra)
     return math.degrees(math.atan2(east, north)) % 360.0
-
-
-def trail_snr(trail: NDArray[np.float64], kernel: Kernel, variance: float) -> float:
-    """Signal-to-noise of a matched filter of a trail's true shape: flux * sqrt(sum p^2 / variance), p of unit sum."""
-    x, y = min(trail[0], trail[2]) - FILTER_RIM_PX, min(trail[1], trail[3]) - FILTER_RIM_PX
-    shape = tuple(math.ceil(abs(trail[3 - i] - trail[1 - i])) + 2 * FILTER_RIM_PX + 1 for i in range(2))
-    stamp = np.zeros(shape, np.float32)
-    # So much light that the painter's cut-off is far below a per cent of the peak.
-    unit = 1e5
-    add_trails(stamp, (trail - np.array([x, y, x, y, trail[4] - unit]))[None, :], kernel)
-    return float(trail[4] / unit * np.sqrt(np.vdot(stamp, stamp) / variance))
 
 
 def _iso(moment: dt.datetime) -> str:

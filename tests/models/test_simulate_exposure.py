@@ -11,8 +11,10 @@ from scipy import ndimage
 
 from detector.fits import read_frames
 from detector.frame import Frame, MaskBit
+from models.evaluate.accuracy import bounds
 from models.simulate.asteroids import Kernel, add_trails
-from models.simulate.exposure import Plan, draw_field, trail_snr, write_fields
+from models.simulate.exposure import Plan, draw_field, write_fields
+from models.simulate.trails import trail_bounds, trail_snr
 
 SMALL = Plan(kind="euclid-reference", shape=(300, 260), asteroids=6, dithers=2, magnitudes=(18.0, 18.5))
 
@@ -155,6 +157,35 @@ def test_the_limit_of_the_photons_is_that_of_a_matched_filter():
     sums = [np.vdot(template, rng.normal(0.0, 10.0, template.shape)) for _ in range(2000)]
     seen = 5000.0 * np.vdot(template, template) / np.std(sums)
     assert trail_snr(trail, kernel, 100.0) == pytest.approx(seen, rel=0.05)
+
+
+@pytest.mark.parametrize(("length", "electrons"), [(8.0, 900.0), (30.0, 3e3), (30.0, 3e5), (90.0, 4e4)])
+def test_the_bounds_of_a_gaussian_trail_are_those_that_evaluation_computes(length, electrons):
+    axis = np.arange(-60, 61) / 5.0
+    profile = np.exp(-0.5 * (axis / 1.5) ** 2)
+    values = np.outer(profile, profile)
+    kernel = Kernel((values * 25.0 / values.sum()).astype(np.float32), 5, 1.5 * 2.3548)
+    cosine, sine = np.cos(0.7), np.sin(0.7)
+    trail = np.array([20.3, 30.1, 20.3 + length * cosine, 30.1 + length * sine, electrons])
+    seen = np.array(trail_bounds(trail, kernel, 144.0))
+    snr = np.array([trail_snr(trail, kernel, 144.0)])
+    along, across = bounds(np.array([length]), snr, np.array([1.5]), np.array([12.0]))
+    expected = [along[0, 0, 0], across[0, 0, 0], along.sum() / 4, across.sum() / 4]
+    np.testing.assert_allclose(seen, np.sqrt(expected), rtol=0.03)
+
+
+def test_wider_wings_make_the_bounds_wider_and_a_point_has_some():
+    axis = np.arange(-60, 61) / 5.0
+    radius = np.hypot(axis, axis[:, None])
+    core, wings = np.exp(-0.5 * (radius / 1.0) ** 2), np.exp(-0.5 * (radius / 4.0) ** 2)
+    plain, winged = core / core.sum(), 0.7 * core / core.sum() + 0.3 * wings / wings.sum()
+    kernels = [Kernel((values * 25.0).astype(np.float32), 5, 2.3548) for values in (plain, winged)]
+    trail = np.array([20.0, 30.0, 45.0, 30.0, 5e3])
+    narrow, wide = (np.array(trail_bounds(trail, kernel, 144.0)) for kernel in kernels)
+    assert (narrow < wide).all()
+    point = trail_bounds(np.array([20.0, 30.0, 20.0, 30.0, 5e3]), kernels[0], 144.0)
+    assert all(0 < value < 100 for value in point)
+    assert point.mid_across_bound_px < 0.2
 
 
 def test_an_unknown_camera_is_refused_by_name():
