@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models.evaluate.framekeys import same_path
 from models.evaluate.matching import (
     ANGLE_DEG,
     ANGLE_FROM_PX,
@@ -21,7 +22,7 @@ from models.evaluate.matching import (
     lengths,
 )
 from models.evaluate.report import figure, table
-from models.evaluate.sample import DETECTION, DETECTION_NUMBERS, same_path
+from models.evaluate.sample import DETECTION, DETECTION_NUMBERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -1,7 +1,6 @@
 """What an evaluation judges: truths and detections of the same frames, from anybody's tables.
 
-Tables come as columns by name (numbers float64, text str). Frames are told apart by path and HDU; since one program
-writes the whole path and another only the file's name, two paths mean the same frame when one ends with the other. The
+Tables come as columns by name (numbers float64, text str). Which frame a row means: ``models.evaluate.framekeys``. The
 failure to expect is exactly there: a table of another run, of which no frame is known, is an error and not a
 completeness of zero.
 """
@@ -9,20 +8,21 @@ completeness of zero.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from models.evaluate.framekeys import distinct, frame_keys, places_among
 from models.evaluate.matching import Matches, ends_of, inside, lengths, match_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from models.evaluate.framekeys import Key
+
     Columns = Mapping[str, NDArray[Any]]
-    Key = tuple[str, int]
 
 _ENDS = ("x0", "y0", "x1", "y1")
 # Along and across the trail, of an end and of the mid-point: where the truth knows its own Cramer-Rao bounds.
@@ -99,17 +99,20 @@ def build_sample(truth: Columns, detections: Columns, *, frames: Columns | None,
         frames = _examined(frames)
     tables = [truth, detections] if frames is None else [truth, detections, frames]
     by_extension = all("extension" in table for table in tables)
-    truth_keys, detection_keys = _keys(truth, by_extension=by_extension), _keys(detections, by_extension=by_extension)
-    listed = _distinct(truth_keys) if frames is None else _distinct(_keys(frames, by_extension=by_extension))
-    of_truth, of_detection = _places(truth_keys, listed), _places(detection_keys, listed)
+    truth_keys, detection_keys = (
+        frame_keys(truth, by_extension=by_extension),
+        frame_keys(detections, by_extension=by_extension),
+    )
+    listed = distinct(truth_keys) if frames is None else distinct(frame_keys(frames, by_extension=by_extension))
+    of_truth, of_detection = places_among(truth_keys, listed), places_among(detection_keys, listed)
     if len(truth_keys) and len(detection_keys) and not {*of_truth[of_truth >= 0]} & {*of_detection[of_detection >= 0]}:
         raise ValueError(
             f"the tables share no frame: truth has {truth_keys[0][0]!r}, detections {detection_keys[0][0]!r}",
         )
     if frames is None:  # a frame without truths is known by its detections alone
-        new = _distinct(key for key, place in zip(detection_keys, of_detection, strict=True) if place < 0)
+        new = distinct(key for key, place in zip(detection_keys, of_detection, strict=True) if place < 0)
         listed = [*listed, *new]
-        of_detection = _places(detection_keys, listed)
+        of_detection = places_among(detection_keys, listed)
     if n_frames is not None and n_frames < len(listed):
         raise ValueError(f"{n_frames} frames were announced, and the tables name {len(listed)}")
     left_out = int((of_truth < 0).sum() + (of_detection < 0).sum())
@@ -144,41 +147,6 @@ def _examined(frames: Columns) -> Columns:
     return {name: column[done] for name, column in frames.items()}
 
 
-def _keys(table: Columns, *, by_extension: bool) -> list[Key]:
-    names = table["frame"].tolist()
-    extensions = np.nan_to_num(table["extension"]).astype(int).tolist() if by_extension else [0] * len(names)
-    return list(zip(names, extensions, strict=True))
-
-
-def _distinct(keys: Iterable[Key]) -> list[Key]:
-    return list(dict.fromkeys(keys))
-
-
-def _places(keys: Sequence[Key], listed: Sequence[Key]) -> NDArray[np.int64]:
-    """For each key the index of its frame in ``listed``, -1 where it is not there."""
-    known: dict[Key, list[int]] = {}
-    for index, (name, extension) in enumerate(listed):
-        known.setdefault((PurePath(name).name, extension), []).append(index)
-    places = {key: _place(key, known, listed) for key in set(keys)}
-    return np.array([places[key] for key in keys], np.int64)
-
-
-def _place(key: Key, known: Mapping[Key, Sequence[int]], listed: Sequence[Key]) -> int:
-    name, extension = key
-    candidates = known.get((PurePath(name).name, extension), ())
-    exact = [index for index in candidates if listed[index][0] == name]
-    fitting = exact or [index for index in candidates if same_path(name, listed[index][0])]
-    if len(fitting) > 1:
-        raise ValueError(f"{name!r} fits {len(fitting)} frames, such as {listed[fitting[0]][0]!r}: give longer paths")
-    return fitting[0] if fitting else -1
-
-
-def same_path(one: str, other: str) -> bool:
-    """Whether two paths mean the same file: one ends with the other."""
-    shorter, longer = sorted((PurePath(one).parts, PurePath(other).parts), key=len)
-    return longer[len(longer) - len(shorter) :] == shorter
-
-
 def _frame_facts(
     frames: Columns | None,
     listed: Sequence[Key],
@@ -188,7 +156,7 @@ def _frame_facts(
     """Height and width ``[n, 2]``, and FWHM and noise ``[n, 2]``, of each listed frame; NaN where not known."""
     facts = np.full((len(listed), 4), np.nan)
     if frames is not None:
-        places = _places(_keys(frames, by_extension=by_extension), listed)
+        places = places_among(frame_keys(frames, by_extension=by_extension), listed)
         for column, name in enumerate(("height", "width", "psf_fwhm_px", "noise_e")):
             if name in frames:
                 facts[places, column] = frames[name]

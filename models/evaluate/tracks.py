@@ -21,8 +21,8 @@ from detector.astrometry import east_north, unit_vectors
 from detector.linking import link
 from detector.sightings import catalogue, fields, off, onto
 from models.evaluate.completeness import LENGTH_CLASSES, half_magnitude
+from models.evaluate.framekeys import same_path
 from models.evaluate.matching import accepted_pairs, end_distances, inside, lengths
-from models.evaluate.sample import same_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -27,8 +27,8 @@ from detector.sky import measure_sky
 from detector.streakcandidates import candidates
 from detector.tiling import Tiling, pad, unpadded
 from detector.whitening import binned, whiten
+from models.evaluate.framekeys import same_path
 from models.evaluate.matching import FALSE, NEITHER, TRUE, match_frame
-from models.evaluate.sample import same_path
 from models.networks.streaknet import StreakNet, StreakNetShape
 from models.predictor import choose_device, load_streak_network
 from models.training.asteroid import CANDIDATES, Judged, answers, calibrate, learn, together

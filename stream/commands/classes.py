@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import numpy as np
 import typer
 
+from stream.commands.candidatejudging import CandidateTable, FrameCount, TruthTable, Within, judge_candidate_tables
 from stream.commands.discriminating import calibrate_discriminator
 from stream.commands.evaluation import FIRST_EVALUATION_SEED
 from stream.commands.evaluation import app as evaluation_app
@@ -98,15 +99,26 @@ def lenses_command(
     survey: Annotated[str, typer.Option(help="all, or one that stamps are drawn for.")] = "all",
     baseline: Annotated[str, typer.Option(help="Weights to stand beside it; empty for none.")] = "resnet",
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw them (matplotlib).")] = True,
+    detections: CandidateTable = None,
+    truth: TruthTable = None,
+    frames: FrameCount = None,
+    within: Within = 1.0,
 ) -> None:
     """ROC, rank order and probabilities of the lens networks on simulated stamps, beside the floor of hand-made shapes.
 
     The stamps are kept in OUT/bank, a thousand a file: what was drawn there before is not drawn again.
 
+    With --detections and --truth anybody's table of candidates is judged instead (docs/classes.md has the rule).
+
     For example:
 
         needlestream evaluate lenses --stamps 20000 --out lenses
+
+        needlestream evaluate lenses --detections found/lenses.csv --truth sky/lenses.csv --out lenses
     """
+    if detections is not None or truth is not None:
+        judge_candidate_tables("Lenses", detections, truth, frames, within, out)
+        return
     drawn = _drawn(out / "bank", "lenses", survey, seed, stamps, "training", workers)
     judge, true, pixels, judgements = _judged("lenses", drawn, settings, baseline)
     ic, _ = judge.content(pixels)
@@ -137,15 +149,26 @@ def mergers_command(
     ] = "hard",
     baseline: Annotated[str, typer.Option(help="Weights to stand beside it (vgg19); empty for none.")] = "",
     plots: Annotated[bool, typer.Option("--plots/--no-plots", help="Draw them (matplotlib).")] = True,
+    detections: CandidateTable = None,
+    truth: TruthTable = None,
+    frames: FrameCount = None,
+    within: Within = 1.0,
 ) -> None:
     """Accuracy, precision and ROC of the merger networks on simulated stamps, beside the floor of hand-made shapes.
 
     The stamps are kept in OUT/bank, a thousand a file: what was drawn there before is not drawn again.
 
+    With --detections and --truth anybody's table of candidates is judged instead (docs/classes.md has the rule).
+
     For example:
 
         needlestream evaluate mergers --settings hard --out mergers
+
+        needlestream evaluate mergers --detections found/mergers.csv --truth sky/mergers.csv --out mergers
     """
+    if detections is not None or truth is not None:
+        judge_candidate_tables("Mergers", detections, truth, frames, within, out)
+        return
     found = _drawn(out / "bank", "mergers", survey, seed, stamps, drawn, workers)
     judge, true, pixels, judgements = _judged("mergers", found, settings, baseline)
     _write(out, f"Mergers in simulated stamps ({drawn})", judgements, true, pixels, judge.name, (), plots=plots)

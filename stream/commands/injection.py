@@ -15,6 +15,7 @@ import numpy as np
 import typer
 
 from detector.frame import BadFrame, Frame
+from models.evaluate.framekeys import same_path
 from models.evaluate.injection import (
     INJECTED,
     INSTRUMENTAL_ZERO_POINT,
@@ -28,7 +29,7 @@ from models.evaluate.injection import (
 )
 from models.evaluate.realframes import on_trail
 from models.evaluate.report import as_json
-from models.evaluate.sample import build_sample, same_path
+from models.evaluate.sample import build_sample
 from stream.batch import fits_files
 from stream.commands.examination import progress_bar
 
