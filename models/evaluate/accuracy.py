@@ -208,7 +208,7 @@ def _median(values: NDArray[np.float64]) -> float | None:
 
 
 def pulls(truths: NDArray[np.void], detections: NDArray[np.void]) -> list[Pull]:
-    """Residual over claimed sigma: each coordinate of the ends, the magnitude, and the four together by true SNR."""
+    """Residual over claimed sigma: each coordinate of the ends, the magnitude; the four, and it, by true SNR."""
     true_ends, ends = ends_of(truths), ends_of(detections)
     straight = np.linalg.norm(true_ends - ends, axis=2).sum(axis=1)
     crossed = np.linalg.norm(true_ends[:, ::-1] - ends, axis=2).sum(axis=1)
@@ -216,11 +216,15 @@ def pulls(truths: NDArray[np.void], detections: NDArray[np.void]) -> list[Pull]:
     residual = (ends - paired).reshape(-1, 4)
     claimed = np.stack([detections[f"{name}_err"] for name in _COORDINATES], axis=-1)
     table = [_pull(name, residual[:, k], claimed[:, k]) for k, name in enumerate(_COORDINATES)]
-    table.append(_pull("mag", detections["mag"] - truths["mag"], detections["mag_err"]))
+    brightness = detections["mag"] - truths["mag"]
+    table.append(_pull("mag", brightness, detections["mag_err"]))
     snr = _true_snr(truths, detections)
     for low, high in pairwise(SNR_EDGES):
         here = (snr >= low) & (snr < high)
         table.append(_pull(f"ends, SNR {snr_range(low, high)}", residual[here].ravel(), claimed[here].ravel()))
+    for low, high in pairwise(SNR_EDGES):
+        here = (snr >= low) & (snr < high)
+        table.append(_pull(f"mag, SNR {snr_range(low, high)}", brightness[here], detections["mag_err"][here]))
     return table
 
 
