@@ -90,6 +90,20 @@ def _key(cards: Cards) -> tuple[tuple[str, ...], int]:
     return rest, int(number(cards, "EXTVER") or 1)
 
 
+def flags_elsewhere(frame: Outline, outlines: Sequence[Outline]) -> Outline | None:
+    """The flag map of a frame in a file of its own: of the same name, else of the same number, else the only one.
+
+    Any image of the frame's shape may be one there, whatever it is called; of several those that are called flags.
+    """
+    images = [one for one in outlines if one.kind in {"image", "compressed"} and one.shape[-2:] == frame.shape[-2:]]
+    called = [one for one in images if role_of(one.cards) == "flags"]
+    maps = called or [one for one in images if role_of(one.cards) != "other"]
+    key = _key(frame.cards)
+    named = [one for one in maps if key[0] and _key(one.cards) == key]
+    numbered = [one for one in maps if one.number == frame.number]
+    return next(iter(named or numbered), maps[0] if len(maps) == 1 else None)
+
+
 def flags_for(frame: Outline, outlines: Sequence[Outline]) -> Outline | None:
     """The flag map of a frame: of the same name, else the one right behind it, else the only one of the file."""
     images = [other for other in outlines if other.kind in {"image", "compressed"} and other.number != frame.number]

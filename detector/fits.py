@@ -23,13 +23,13 @@ from astropy.io import fits
 from astropy.io.fits.hdu.compressed import _compression
 
 from detector import checksum
-from detector.companions import bits_of, flags_for, role_of
+from detector.companions import bits_of, flags_elsewhere, flags_for, role_of
 from detector.fitsheader import Limits, number
 from detector.fitsoutline import walk
 from detector.fitssource import open_source
 from detector.frame import BadFrame, Frame, MaskBit
 from detector.frameheader import frame_header, inherited, survey_and_camera
-from detector.pixels import Scaling, flagged, to_electrons
+from detector.pixels import Bits, Scaling, flagged, to_electrons
 from detector.tilecompression import checked_file
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ class Reading:
 
     ``extensions`` are the HDUs that will come, as ``Frame`` or as ``BadFrame`` (whose ``extension`` says which), in
     order; ``passed_over`` counts the other HDUs by reason (``table``, ``empty``, ``companion``, ``not-chosen`` ...).
+    ``flags`` is another file, of flag maps, or why it cannot be had.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Reading:
     source: Source
     survey: Survey | None
     plane: int | None
+    flags: Reading | BadFrame | None = None
 
     def __len__(self) -> int:
         """How many will come."""
@@ -124,15 +126,25 @@ class Reading:
         self, outline: Outline, mask: NDArray[np.uint8], survey: Survey
     ) -> tuple[NDArray[np.uint8], tuple[str, ...]]:
         """The mask with the instrument's own flags, where the file has some."""
-        companion = flags_for(outline, self.outlines)
-        if companion is None or companion.trouble is not None:
-            return mask, () if companion is None else ("mask-unreadable",)
-        try:
-            stored = self._stored(companion)
-        except BadFrame:
-            return mask, ("mask-unreadable",)
-        _, zero, _ = _stored_scaling(companion.cards)
-        return flagged(mask, stored, int(zero), bits_of(companion.cards, survey)), ()
+        maps = [(self, flags_for(outline, self.outlines))]
+        if isinstance(self.flags, Reading):
+            maps.append((self.flags, flags_elsewhere(outline, self.flags.outlines)))
+        unreadable = self.flags is not None and (len(maps) == 1 or maps[-1][1] is None)
+        for reading, companion in maps:
+            if companion is None:
+                continue
+            try:
+                mask = flagged(mask, *reading._flag_map(companion, survey))  # noqa: SLF001 - of another reading
+            except BadFrame:
+                unreadable = True
+        return mask, ("mask-unreadable",) if unreadable else ()
+
+    def _flag_map(self, outline: Outline, survey: Survey) -> tuple[NDArray[np.generic], int, Bits]:
+        """The stored numbers of a flag map, what is to be added to them, and what their bits mean."""
+        if outline.trouble is not None:
+            raise outline.trouble
+        _, zero, _ = _stored_scaling(outline.cards)
+        return self._stored(outline), int(zero), bits_of(outline.cards, survey)
 
 
 _DTYPES = {8: ">u1", 16: ">i2", 32: ">i4", 64: ">i8", -32: ">f4", -64: ">f8"}
@@ -146,11 +158,14 @@ def read_frames(
     limits: Limits | None = None,
     extension: int | None = None,
     plane: int | None = None,
+    flags: Reading | BadFrame | None = None,
 ) -> Reading:
     """The frames of a FITS file (plain, .gz, .fz), to be iterated over.
 
     ``name`` goes into the headers and the refusals; ``survey`` None: by TELESCOP and INSTRUME; ``extension`` chooses
-    one HDU, whatever it is called; ``plane`` one plane of a cube, counted from 0. A file that comes opened stays open.
+    one HDU, whatever it is called; ``plane`` one plane of a cube, counted from 0. ``flags`` is another file, whose flag
+    maps go into the frames' masks (``read_flags``), or why it cannot be had: the frames are flagged then. A file that
+    comes opened stays open.
 
     Raises ``BadFrame`` where the file as a whole cannot be read, and ``OSError`` where the path cannot.
     """
@@ -161,7 +176,18 @@ def read_frames(
         extensions, passed_over = _chosen(outlines, extension)
     except BadFrame as bad:
         raise BadFrame(bad.reason, f"{name}: {bad.detail}", extension=bad.extension) from bad
-    return Reading(name, outlines, extensions, passed_over, reader, survey, plane)
+    return Reading(name, outlines, extensions, passed_over, reader, survey, plane, flags)
+
+
+def read_flags(source: Path | BinaryIO, *, name: str, limits: Limits | None = None) -> Reading:
+    """A file of flag maps, for ``read_frames``; none of its images is a frame. Errors: as there."""
+    limits = limits or Limits()
+    try:
+        reader = open_source(source, limits)
+        outlines = tuple(walk(reader, limits))
+    except BadFrame as bad:
+        raise BadFrame(bad.reason, f"{name}: {bad.detail}", extension=bad.extension) from bad
+    return Reading(name, outlines, (), {}, reader, None, None)
 
 
 def _chosen(outlines: tuple[Outline, ...], extension: int | None) -> tuple[tuple[int, ...], dict[str, int]]:

@@ -37,6 +37,9 @@ ALERT_TOPICS = (STREAKS, LENSES, MERGERS)
 FRAME_SHAPE = "frame-shape"
 COPY_OF = "copy-of"
 
+# Header of a frame message: where the flag maps of its frames lie (a URI, as of a claim).
+FLAGS_URI = "flags-uri"
+
 # Header of a frame message, one for each: where another exposure of the same field lies (a URI, as of a claim).
 OTHER_EXPOSURE = "other-exposure"
 

@@ -42,7 +42,15 @@ UNREAD = "other-exposures-unread"
 class ReadFile(Protocol):
     """FITS -> its frames, to be read one by one (``detector.fits.read_frames``). Raises ``BadFrame``."""
 
-    def __call__(self, source: bytes | BinaryIO, *, name: str, survey: str | None, extension: int | None) -> Reading:
+    def __call__(
+        self,
+        source: bytes | BinaryIO,
+        *,
+        name: str,
+        survey: str | None,
+        extension: int | None,
+        flags: BinaryIO | BadFrame | None = None,
+    ) -> Reading:
         """Give them."""
 
 

@@ -29,7 +29,16 @@ from stream.claims import Claims
 from stream.delivery import DELIVERIES
 from stream.framing import CONTAINERS
 from stream.machine import MachineError, machine_fault
-from stream.messages import FRAMES, as_message_says, counted, dead_letter, frame_source, mjd_tai, without_values
+from stream.messages import (
+    FLAGS_URI,
+    FRAMES,
+    as_message_says,
+    counted,
+    dead_letter,
+    frame_source,
+    mjd_tai,
+    without_values,
+)
 from stream.metrics import Metrics, serve_metrics
 from stream.otherexposures import UNREAD
 from stream.schemaregistry import wire
@@ -62,15 +71,24 @@ class Read(Protocol):
     """Bytes or a file -> the frame of each science HDU, or why it is none (``detector.fits.read_frames``)."""
 
     def __call__(
-        self, source: bytes | BinaryIO, *, name: str, survey: str | None, extension: int | None
+        self,
+        source: bytes | BinaryIO,
+        *,
+        name: str,
+        survey: str | None,
+        extension: int | None,
+        flags: BinaryIO | BadFrame | None = None,
     ) -> Iterable[Frame | BadFrame]:
-        """Give the frames one after the other; raises ``BadFrame`` when there is nothing to go through."""
+        """Give the frames one after the other; raises ``BadFrame`` when there is nothing to go through.
+
+        ``flags`` is a file of flag maps, or why it cannot be had.
+        """
 
 
 class Examine(Protocol):
     """The science of one frame; ``others`` are exposures of the same field (``detector.examine.examine``)."""
 
-    def __call__(self, frame: Frame, *, others: Sequence[Prepared]) -> Findings:
+    def __call__(self, frame: Frame, *, others: Sequence[Prepared] = ()) -> Findings:
         """Give what the frame shows. Raises ``BadFrame``."""
 
 
@@ -230,7 +248,8 @@ def answer_to(message: Message, examiner: Examiner) -> Answer:
             if not isinstance(source, bytes):
                 cleanup.enter_context(contextlib.closing(source))
             named = None if examiner.others is None else cleanup.enter_context(examiner.others.named_by(message))
-            for frame, read_s in _timed(_frames(source, message, examiner)):
+            flags = _flags(message, examiner, cleanup)
+            for frame, read_s in _timed(_frames(source, message, examiner, flags)):
                 spent["read"] += read_s
                 try:
                     one = _examined(_readable(frame), examiner, named)
@@ -271,7 +290,7 @@ def answer_to(message: Message, examiner: Examiner) -> Answer:
 def _examined(frame: Frame, examiner: Examiner, named: Named | None) -> Examined:
     """Examine a frame, with the other exposures of its field that its message names. Raises ``BadFrame``."""
     if not named:
-        return Examined(frame, (), examiner.examine(frame, others=()))
+        return Examined(frame, (), examiner.examine(frame))
     started = time.perf_counter()
     others = named.beside(frame)
     seconds = time.perf_counter() - started
@@ -356,9 +375,24 @@ def _deliver(delivery: Delivery, outputs: tuple[Output, ...], message: Message) 
         delivery.deliver(lean, message)
 
 
-def _frames(source: bytes | BinaryIO, message: Message, examiner: Examiner) -> Iterator[Frame | BadFrame]:
+def _flags(message: Message, examiner: Examiner, cleanup: contextlib.ExitStack) -> BinaryIO | BadFrame | None:
+    """Open the file of flag maps that a message names; gives why where it cannot be had."""
+    uri = message.header(FLAGS_URI)
+    if uri is None:
+        return None
+    try:
+        return cleanup.enter_context(contextlib.closing(examiner.claims.open(uri)))
+    except BadFrame as bad:
+        log.warning("flags not used", name=message.name, uri=uri, reason=bad.reason, detail=bad.detail)
+        return bad
+
+
+def _frames(
+    source: bytes | BinaryIO, message: Message, examiner: Examiner, flags: BinaryIO | BadFrame | None
+) -> Iterator[Frame | BadFrame]:
     survey = message.header("survey")
-    for frame in examiner.read(source, name=message.name, survey=survey, extension=message.extension):
+    given = {} if flags is None else {"flags": flags}
+    for frame in examiner.read(source, name=message.name, survey=survey, extension=message.extension, **given):
         yield frame if isinstance(frame, BadFrame) else as_message_says(frame, message)
 
 

@@ -15,6 +15,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from detector.frame import BadFrame
 from stream.commands.options import SHIPPED_JUDGE
 
 if TYPE_CHECKING:
@@ -99,12 +100,18 @@ def load(settings: Settings, weights: str, *, verified: bool = True, judge: str 
     return load_science(settings, weights, verified=verified, judge=judge)
 
 
-def reader(science: Science, extension: int | None) -> Read:
-    """What reads the frames of a file: all, or one HDU's."""
+def reader(science: Science, extension: int | None, flags: str | None = None) -> Read:
+    """What reads the frames of a file: all, or one HDU's; with their flags by a pattern (``stream.flagfiles``)."""
     from detector import fits  # noqa: PLC0415 - astropy
+    from stream.flagfiles import flags_beside  # noqa: PLC0415
 
     def read(file: Path) -> fits.Reading:
-        return fits.read_frames(file, name=str(file), survey=science.survey, limits=science.limits, extension=extension)
+        maps = None if flags is None else flags_beside(file, flags, science.limits)
+        if isinstance(maps, BadFrame):
+            typer.echo(f"flags not used: {maps.detail}", err=True)
+        return fits.read_frames(
+            file, name=str(file), survey=science.survey, limits=science.limits, extension=extension, flags=maps
+        )
 
     return read
 

@@ -51,6 +51,14 @@ def detect_command(
     ] = "csv",
     picture: Annotated[bool, typer.Option("--picture", help="Draw each frame with its streaks (PNG).")] = False,
     extension: Annotated[int | None, typer.Option(min=0, help="Only this HDU of each file (0 = primary).")] = None,
+    flags: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Where each frame's flag maps lie, from its folder: * is its name without the ending, such as "
+            "'*_flag.fits'.",
+        ),
+    ] = None,
     weights: Annotated[str, typer.Option(help="The network: a shipped name or a .safetensors file.")] = "streaknet",
     together: Annotated[
         bool,
@@ -86,15 +94,18 @@ def detect_command(
     from stream.batch import Output, fits_files  # noqa: PLC0415 - with astropy: --help does not wait for it
     from stream.candidatetable import LAYOUTS  # noqa: PLC0415
     from stream.export import Format  # noqa: PLC0415
+    from stream.flagfiles import without_flags  # noqa: PLC0415
 
     files = fits_files(frames)
+    if flags is not None:
+        files = without_flags(files, flags)
     if not files:
         raise typer.BadParameter(f"no FITS file in {', '.join(map(str, frames))}", param_hint="FRAME...")
     science = load(settings, weights, verified=not proposals, judge=judge)
     refused = detect_files(
         files,
         Output(out, Format(kind), picture, tuple(name for name in LAYOUTS if name in settings.classes)),
-        read=reader(science, extension),
+        read=reader(science, extension, flags),
         examine=science.examine,
         examine_together=science.examine_together if together else None,
         point=pointer(science),

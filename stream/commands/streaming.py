@@ -33,7 +33,9 @@ from stream.settings import Settings, sources
 from stream.topics import create_missing_topics, topic_states
 
 if TYPE_CHECKING:
+    from detector.fits import Reading
     from detector.fitsheader import Limits
+    from detector.frame import BadFrame
     from detector.survey import Survey
     from stream.otherexposures import ReadFile
     from stream.service import Examiner
@@ -156,17 +158,33 @@ def settings_command(config: config_annotation() = None) -> None:  # type: ignor
 
 def message_reader(profile: Survey | None, limits: Limits) -> ReadFile:
     """Give what reads a message's FITS: by its ``survey`` header, else by ``profile`` (None: by its keywords)."""
-    from detector.fits import read_frames  # noqa: PLC0415 - astropy and numba: only a worker waits for them
+    from detector.fits import read_flags, read_frames  # noqa: PLC0415 - astropy and numba: only a worker waits
     from detector.frame import BadFrame  # noqa: PLC0415
     from detector.survey import SURVEYS  # noqa: PLC0415
 
-    def read(source: bytes | BinaryIO, *, name: str, survey: str | None, extension: int | None) -> Any:
+    def flag_maps(file: BinaryIO | BadFrame | None, name: str) -> Reading | BadFrame | None:
+        if file is None or isinstance(file, BadFrame):
+            return file
+        try:
+            return read_flags(file, name=f"flags of {name}", limits=limits)
+        except BadFrame as bad:
+            return bad
+
+    def read(
+        source: bytes | BinaryIO,
+        *,
+        name: str,
+        survey: str | None,
+        extension: int | None,
+        flags: BinaryIO | BadFrame | None = None,
+    ) -> Reading:
         if survey not in {None, "auto", *SURVEYS}:
             raise BadFrame(
                 "bad-header", f"header 'survey' is {str(survey)[:40]!r}; there are auto, {', '.join(SURVEYS)}"
             )
         chosen = SURVEYS.get(survey) if survey else profile
-        return read_frames(source, name=name, survey=chosen, limits=limits, extension=extension)
+        maps = flag_maps(flags, name)
+        return read_frames(source, name=name, survey=chosen, limits=limits, extension=extension, flags=maps)
 
     return read
 

@@ -41,7 +41,7 @@ class Worker:
         self.prepared.append(frame.header.name.rpartition("/")[2] + f"[{frame.header.extension}]")
         return Ready(self.prepared[-1])
 
-    def examine(self, frame, *, others):
+    def examine(self, frame, *, others=()):
         self.shown.append([one.name for one in others])
         return findings(frame.header, streaks(1, seed=3))
 
