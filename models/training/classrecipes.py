@@ -99,6 +99,8 @@ class ClassTraining:
         """What is told of it in the weights."""
         told = asdict(self)
         own = {} if self.own is None else {"own": self.own.name}
+        if self.init_from is not None:
+            told["init_from"] = Path(self.init_from).name
         return own | {
             name: told[name] for name in ("survey", "seed", "stamps", "steps", "init_from", "freeze", "learning_rate")
         }

@@ -107,7 +107,7 @@ def train_streaknet(training: Training) -> Outcome:
             "seed": training.seed,
             "steps": training.steps,
             "scenes": training.scenes,
-            "init_from": training.init_from,
+            "init_from": None if training.init_from is None else Path(training.init_from).name,
         },
     }
     batches = streak_batches(bank, training.seed, round_, training.workers)
