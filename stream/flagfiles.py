@@ -45,4 +45,4 @@ def flags_beside(frame: Path, pattern: str, limits: Limits) -> Reading | BadFram
     except BadFrame as bad:
         return bad
     except OSError as error:
-        return BadFrame("unreadable", f"{path}: {error.strerror}")
+        return BadFrame("no-image", f"{path}: {error.strerror}")

@@ -38,7 +38,7 @@ class Science:
     """How frames are read (``survey`` None: by TELESCOP and INSTRUME) and what examines them.
 
     ``examine`` takes ``others``, frames that ``prepare`` made ready; ``examine_streaks`` looks for nothing but streaks.
-    ``versions`` are the SHA-256 of all weights.
+    ``versions`` are the SHA-256 of all other weights than the network's.
     """
 
     survey: Survey | None
@@ -88,7 +88,6 @@ def load_science(
     )
     weighed: dict[str, Any] = {} if field_judge is None else {"judge": field_judge}
     looked_for: dict[str, Any] = {} if classes is None else {"classes": classes}
-    versions = {weights: network.weights.sha256, **versions}
     if field_judge is not None:
         versions[judge] = field_judge.sha256
     return Science(

@@ -209,7 +209,7 @@ def _examiner(settings: Settings, weights: str, judge: str) -> Examiner:
         claims=claims,
         max_message_bytes=settings.max_message_bytes,
         program_version=metadata.version("needlestream"),
-        weights_versions=science.versions,
+        weights_versions={weights: science.network.weights.sha256, **science.versions},
         sensitivity=Sensitivity(science.examine_streaks, share=share, window=settings.sensitivity_window),
         gpu_memory=functools.partial(device_memory_bytes, science.network.device),
     )

@@ -52,14 +52,13 @@ def one_streak(frame, **_):
 def stand_in(monkeypatch):
     """The network and the examination of ``detect`` and ``evaluate``, without torch; gives what they were asked."""
     asked = SimpleNamespace(searches=[], weights=[])
-    given = SimpleNamespace(weights=SimpleNamespace(sha256="0"))
 
     def load(weights, device):
         asked.weights.append((weights, device))
-        return given
+        return "network"
 
     def examine(frame, network, search):
-        assert network is given
+        assert network == "network"
         asked.searches.append(search)
         return one_streak(frame)
 
