@@ -14,6 +14,7 @@ import math
 import warnings
 import zlib
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from typing import TYPE_CHECKING
@@ -170,24 +171,29 @@ def read_frames(
     Raises ``BadFrame`` where the file as a whole cannot be read, and ``OSError`` where the path cannot.
     """
     limits = limits or Limits()
-    try:
+    with _refused_by_name(name):
         reader = open_source(source, limits)
         outlines = tuple(walk(reader, limits))
         extensions, passed_over = _chosen(outlines, extension)
-    except BadFrame as bad:
-        raise BadFrame(bad.reason, f"{name}: {bad.detail}", extension=bad.extension) from bad
     return Reading(name, outlines, extensions, passed_over, reader, survey, plane, flags)
 
 
 def read_flags(source: Path | BinaryIO, *, name: str, limits: Limits | None = None) -> Reading:
     """A file of flag maps, for ``read_frames``; none of its images is a frame. Errors: as there."""
     limits = limits or Limits()
-    try:
+    with _refused_by_name(name):
         reader = open_source(source, limits)
         outlines = tuple(walk(reader, limits))
+    return Reading(name, outlines, (), {}, reader, None, None)
+
+
+@contextmanager
+def _refused_by_name(name: str) -> Iterator[None]:
+    """Put the file's name before the sentence of a refusal."""
+    try:
+        yield
     except BadFrame as bad:
         raise BadFrame(bad.reason, f"{name}: {bad.detail}", extension=bad.extension) from bad
-    return Reading(name, outlines, (), {}, reader, None, None)
 
 
 def _chosen(outlines: tuple[Outline, ...], extension: int | None) -> tuple[tuple[int, ...], dict[str, int]]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -25,7 +25,6 @@ from stream.messages import OTHER_EXPOSURE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import BinaryIO
 
     from detector.fits import Reading
     from detector.frame import Frame
@@ -39,25 +38,12 @@ log = structlog.get_logger()
 UNREAD = "other-exposures-unread"
 
 
-class ReadFile(Protocol):
-    """FITS -> its frames, to be read one by one (``detector.fits.read_frames``). Raises ``BadFrame``."""
-
-    def __call__(
-        self,
-        source: bytes | BinaryIO,
-        *,
-        name: str,
-        survey: str | None,
-        extension: int | None,
-        flags: BinaryIO | BadFrame | None = None,
-    ) -> Reading:
-        """Give them."""
-
-
 class OtherExposures:
     """What a worker needs to look at other exposures, and those that it looked at last, in ``max_bytes`` at most."""
 
-    def __init__(self, claims: Claims, read: ReadFile, prepare: Callable[[Frame], Prepared], max_bytes: int) -> None:
+    def __init__(
+        self, claims: Claims, read: Callable[..., Reading], prepare: Callable[[Frame], Prepared], max_bytes: int
+    ) -> None:
         self.claims = claims
         self.read = read
         self.prepare = prepare

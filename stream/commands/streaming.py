@@ -33,11 +33,12 @@ from stream.settings import Settings, sources
 from stream.topics import create_missing_topics, topic_states
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from detector.fits import Reading
     from detector.fitsheader import Limits
     from detector.frame import BadFrame
     from detector.survey import Survey
-    from stream.otherexposures import ReadFile
     from stream.service import Examiner
 
 WORKER = (
@@ -156,7 +157,7 @@ def settings_command(config: config_annotation() = None) -> None:  # type: ignor
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
-def message_reader(profile: Survey | None, limits: Limits) -> ReadFile:
+def message_reader(profile: Survey | None, limits: Limits) -> Callable[..., Reading]:
     """Give what reads a message's FITS: by its ``survey`` header, else by ``profile`` (None: by its keywords)."""
     from detector.fits import read_flags, read_frames  # noqa: PLC0415 - astropy and numba: only a worker waits
     from detector.frame import BadFrame  # noqa: PLC0415
