@@ -27,7 +27,7 @@ from detector.streaks import MAX_STREAKS_PER_FRAME, Findings, StreakFlag, empty
 from detector.streaktable import at_border, tabulated
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -74,37 +74,29 @@ def examine(
 ) -> Findings:
     """Give what one frame shows; streaks best first, lenses and mergers where ``classes`` has their networks.
 
-    ``others`` are exposures of the same field, which tell what stands still; ``judge`` as in ``examine_together``.
+    ``others`` and ``judge`` as in ``examine_prepared``.
     """
-    done = Stopwatch()
-    ready = prepare(frame, network, done)
-    of_sky = [other for other in others if same_sky(ready, other)]
-    found = search_frame(ready, network, search, others=of_sky, judge=judge, done=done)
-    return with_classes(found, ready, classes, done)
+    return examine_prepared(prepare(frame, network), network, search, classes, others=others, judge=judge)
 
 
-def examine_together(
-    frames: Sequence[Frame],
+def examine_prepared(
+    ready: Prepared,
     network: StreakNetwork,
     search: Search,
     classes: ClassNetworks | None = None,
+    *,
+    others: Sequence[Prepared] = (),
     judge: FieldJudge | None = None,
-) -> Iterator[Findings]:
-    """Give what each of several exposures of one field shows, in order; each tells the others what stands still.
+) -> Findings:
+    """Give what a frame shows that was prepared before.
 
-    ``judge`` says what the other exposures mean; without it a ratio of likelihoods does.
+    ``others`` are exposures of the same field, which tell what stands still; ``judge`` says what they mean, and without
+    it a ratio of likelihoods does.
     """
-    watches = [Stopwatch() for _ in frames]
-    ready = []
-    for frame, done in zip(frames, watches, strict=True):
-        done.restart()
-        ready.append(prepare(frame, network, done))
-    for one, done in zip(ready, watches, strict=True):
-        done.restart()
-        others = [other for other in ready if other is not one and same_sky(one, other)]
-        yield with_classes(
-            search_frame(one, network, search, others=others, judge=judge, done=done), one, classes, done
-        )
+    done = Stopwatch(ready.seconds)
+    of_sky = [other for other in others if same_sky(ready, other)]
+    found = search_frame(ready, network, search, others=of_sky, judge=judge, done=done)
+    return with_classes(found, ready, classes, done)
 
 
 def search_frame(

@@ -7,16 +7,20 @@ frame without coordinates or time has no pointing, and stays alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
 from detector.astrometry import to_sky, unit_vectors
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     from detector.frame import FrameHeader
+
+Name = TypeVar("Name")
 
 # Two frames whose middles are this share of their shorter side apart still show a piece of the same sky.
 REACH = 0.9
@@ -67,3 +71,22 @@ def pointing_of(header: FrameHeader) -> Pointing | None:
         return None
     reach_deg = REACH * min(height, width) * header.pixel_scale_arcsec / 3600.0
     return Pointing(float(ra[0]), float(dec[0]), reach_deg, header.mid_time_mjd_tai, header.shape, header.filter_name)
+
+
+def exposures_together(own: Pointing, name: Name, others: Iterable[tuple[Pointing, Name]]) -> list[Name]:
+    """Give the names of a frame and of those that show its field in other exposures of the night, in their order.
+
+    ``others`` come nearest in time first, and as many are taken as are looked at together; of an exposure's CCDs the
+    nearest on the sky, and of copies the first that comes.
+    """
+    found = [(own.mid_time_mjd_tai, 0.0, name)]
+    for pointing, other in others:
+        if not pointing.shows_field_of(own):
+            continue
+        here = (pointing.mid_time_mjd_tai, pointing.apart_deg(own), other)
+        same = next((k for k, known in enumerate(found) if abs(known[0] - here[0]) < ANOTHER_EXPOSURE_DAYS), None)
+        if same is None:
+            found.append(here)
+        elif here[1] < found[same][1]:
+            found[same] = here
+    return [other for _, _, other in sorted(found[:EXPOSURES_TOGETHER], key=lambda one: one[0])]

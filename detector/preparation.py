@@ -20,6 +20,8 @@ from detector.tiling import Tiling, unpadded
 from detector.whitening import whiten
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from detector.frame import Frame, FrameHeader
@@ -37,7 +39,8 @@ DEFAULT_FWHM_PX = 2.5
 class Prepared:
     """A frame ready to be searched: what is masked, its sky, its PSF, and its pixels in units of the sky's sigma.
 
-    ``padded`` has ``margin`` pixels of NaN all round. Another exposure of the field is given as this.
+    ``padded`` has ``margin`` pixels of NaN all round; ``seconds`` is what each stage took. Another exposure of the
+    field is given as this.
     """
 
     header: FrameHeader
@@ -46,6 +49,7 @@ class Prepared:
     psf: Psf
     padded: NDArray[np.float32]
     margin: int
+    seconds: Mapping[str, float]
 
     @property
     def whitened(self) -> NDArray[np.float32]:
@@ -69,9 +73,9 @@ class Prepared:
         return noise_at(self.sky, np.nan_to_num(ends, nan=0.0, posinf=0.0, neginf=0.0), self.header.shape)
 
 
-def prepare(frame: Frame, network: StreakNetwork, done: Stopwatch | None = None) -> Prepared:
+def prepare(frame: Frame, network: StreakNetwork) -> Prepared:
     """Defects, sky, PSF: all that is known of a frame before anything is looked for."""
-    done = done or Stopwatch()
+    done = Stopwatch()
     tiling = Tiling(network.window, network.step)
     mask = find_defects(frame.pixels, frame.mask, saturation_e=frame.header.saturation_e)
     done("defects")
@@ -80,7 +84,7 @@ def prepare(frame: Frame, network: StreakNetwork, done: Stopwatch | None = None)
     done("sky")
     psf = measure_psf(frame.pixels, mask, sky, fallback_fwhm_px=profile_fwhm_px(frame.header))
     done("psf")
-    return Prepared(frame.header, mask, sky, psf, padded, tiling.margin)
+    return Prepared(frame.header, mask, sky, psf, padded, tiling.margin, done.seconds)
 
 
 def whitened_frame(frame: Frame, tiling: Tiling) -> NDArray[np.float32]:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Stopwatch:
-    """Seconds by stage: call it with a stage's name when the stage is done."""
+    """Seconds by stage: call it with a stage's name when the stage is done; ``before``: those of stages done before."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def restart(self) -> None:
-        """Credit the time since the last call to nothing."""
+    def __init__(self, before: Mapping[str, float] | None = None) -> None:
+        self.seconds = dict(before or {})
         self._last = time.perf_counter()
 
     def __call__(self, stage: str) -> None:

@@ -130,17 +130,25 @@ def streak_predictor(weights: Weights, device: str) -> StreakPredictor:
     Errors: ``BadWeights`` where the verifier is that of another version.
     """
     bare = bare_predictor(weights, device)
+    return replace(bare, verifier=load_verifier(weights).to(bare.device).eval())
+
+
+def load_verifier(weights: Weights) -> AsteroidNet:
+    """Give the verifier of these weights, on the CPU.
+
+    Errors: ``BadWeights`` where it is that of another version, or there is none.
+    """
     verifier = AsteroidNet()
     tensors = {name[9:]: tensor for name, tensor in weights.tensors.items() if is_verifier(name)}
     if {name: tensor.shape for name, tensor in tensors.items()} != {
         name: tensor.shape for name, tensor in verifier.state_dict().items()
     }:
         raise BadWeights(
-            "these weights hold a second stage of another version of this program: take the shipped ones, or train it "
-            "again with `needlestream train asteroid --init-from FILE`"
+            "these weights hold no second stage, or one of another version of this program: take the shipped ones, or "
+            "train it again with `needlestream train asteroid --init-from FILE`"
         )
     verifier.load_state_dict(tensors)
-    return replace(bare, verifier=verifier.to(bare.device).eval())
+    return verifier
 
 
 def bare_predictor(weights: Weights, device: str) -> StreakPredictor:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detector.frame import BadFrame, FrameLabel
-from detector.pointing import ANOTHER_EXPOSURE_DAYS, EXPOSURES_TOGETHER, NIGHT_DAYS, Pointing
+from detector.pointing import NIGHT_DAYS, Pointing, exposures_together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -148,11 +148,7 @@ class Inventory:
         self.connection.commit()
 
     def field_of(self, path: Path) -> list[Path]:
-        """Give a file and those of the last scan that show its field in other exposures of the night, in their order.
-
-        The nearest in time, as many as are looked at together; of an exposure's CCDs the nearest on the sky, and of
-        copies the first by name.
-        """
+        """Give a file and those of the last scan that show its field, by ``exposures_together``."""
         row = self.connection.execute(
             f"SELECT {_POINTING} FROM pointings WHERE path = ?",  # noqa: S608 - of our own words
             (str(path),),
@@ -166,18 +162,7 @@ class Inventory:
             "WHERE mid_time BETWEEN ? AND ? AND dec BETWEEN ? AND ? ORDER BY ABS(mid_time - ?), pointings.path",
             (time - NIGHT_DAYS, time + NIGHT_DAYS, own.dec - own.reach_deg, own.dec + own.reach_deg, time),
         )
-        found = [(time, 0.0, path)]
-        for *told, other in rows:
-            pointing = _pointing(told)
-            if not pointing.shows_field_of(own):
-                continue
-            here = (pointing.mid_time_mjd_tai, pointing.apart_deg(own), Path(other))
-            same = next((k for k, known in enumerate(found) if abs(known[0] - here[0]) < ANOTHER_EXPOSURE_DAYS), None)
-            if same is None:
-                found.append(here)
-            elif here[1] < found[same][1]:
-                found[same] = here
-        return [file for _, _, file in sorted(found[:EXPOSURES_TOGETHER])]
+        return exposures_together(own, path, ((_pointing(told), Path(other)) for *told, other in rows))
 
     def choose(self, selection: Selection) -> tuple[int, int]:
         """Put the files that hold wanted frames in the order of time, then of name; gives how many, and their bytes.

@@ -12,15 +12,13 @@ that is away, memory) stop the worker as everywhere.
 from __future__ import annotations
 
 import contextlib
-from collections import OrderedDict
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
 
-from detector.fitsarchive import header_of
 from detector.frame import BadFrame
 from detector.pointing import EXPOSURES_TOGETHER, pointing_of
+from stream.exposures import Exposure, PreparedFrames, exposure_of
 from stream.messages import OTHER_EXPOSURE
 
 if TYPE_CHECKING:
@@ -28,14 +26,11 @@ if TYPE_CHECKING:
 
     from detector.fits import Reading
     from detector.frame import Frame
-    from detector.pointing import Pointing
     from detector.preparation import Prepared
     from stream.claims import Claims
     from stream.messages import Message
 
 log = structlog.get_logger()
-
-UNREAD = "other-exposures-unread"
 
 
 class OtherExposures:
@@ -46,46 +41,13 @@ class OtherExposures:
     ) -> None:
         self.claims = claims
         self.read = read
-        self.prepare = prepare
-        self.max_bytes = max_bytes
-        self.kept: OrderedDict[tuple[str, int], Prepared] = OrderedDict()
+        self.prepared = PreparedFrames(prepare, max_bytes)
 
     @contextlib.contextmanager
     def named_by(self, message: Message) -> Iterator[Named]:
         """Open what a message names, as long as it is looked at."""
         with contextlib.ExitStack() as opened:
             yield Named(self, message, opened)
-
-    def prepared(self, exposure: Exposure, extension: int) -> Prepared:
-        """Give one frame of an exposure, prepared; from memory if it was the last time. Raises ``BadFrame``."""
-        key = exposure.version, extension
-        if key in self.kept:
-            self.kept.move_to_end(key)
-            return self.kept[key]
-        ready = self.prepare(exposure.reading.frame(extension))
-        self.kept[key] = ready
-        held = sum(one.size_bytes for one in self.kept.values())
-        while held > self.max_bytes:
-            held -= self.kept.popitem(last=False)[1].size_bytes
-        return ready
-
-
-@dataclass(frozen=True, eq=False)
-class Exposure:
-    """A file that a message names, opened: its frames, and which of them look where; ``version`` of its content."""
-
-    version: str
-    reading: Reading
-    pointings: tuple[tuple[int, Pointing], ...]
-
-    def showing(self, field: Pointing) -> int | None:
-        """Which of its frames shows a field in another exposure; the nearest of several."""
-        near = [
-            (pointing.apart_deg(field), extension)
-            for extension, pointing in self.pointings
-            if pointing.shows_field_of(field)
-        ]
-        return min(near)[1] if near else None
 
 
 class Named:
@@ -112,14 +74,11 @@ class Named:
             return ()
         shown = []
         for exposure in self.exposures:
-            extension = exposure.showing(field)
-            if extension is None:
-                continue
             try:
-                shown.append(self.others.prepared(exposure, extension))
+                shown.append(self.others.prepared.showing(field, exposure))
             except BadFrame as bad:
                 self._leave_out(exposure.reading.name, bad)
-        return tuple(shown)
+        return tuple(one for one in shown if one is not None)
 
     def _opened(self, uri: str) -> Exposure | None:
         try:
@@ -129,9 +88,7 @@ class Named:
         except BadFrame as bad:
             self._leave_out(uri, bad)
             return None
-        readable = [number for number in reading.extensions if reading.outlines[number].trouble is None]
-        pointings = [(number, pointing_of(header_of(reading, number))) for number in readable]
-        return Exposure(version, reading, tuple((number, known) for number, known in pointings if known is not None))
+        return exposure_of(reading, version)
 
     def _leave_out(self, uri: str, bad: BadFrame) -> None:
         self.unread = True

@@ -27,6 +27,7 @@ from stream.broker import MessageTooLargeError, check_reachable, explained
 from stream.candidatealerts import candidate_alerts, candidate_cutouts
 from stream.claims import Claims
 from stream.delivery import DELIVERIES
+from stream.exposures import UNREAD
 from stream.framing import CONTAINERS
 from stream.machine import MachineError, machine_fault
 from stream.messages import (
@@ -40,7 +41,6 @@ from stream.messages import (
     without_values,
 )
 from stream.metrics import Metrics, serve_metrics
-from stream.otherexposures import UNREAD
 from stream.schemaregistry import wire
 from stream.signals import Departure, stop_signals
 from stream.source import Source

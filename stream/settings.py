@@ -102,9 +102,7 @@ class Settings(BaseSettings):
     max_header_bytes: int = Field(32_000_000, ge=2880, description="All headers of a file together.")
     max_decompressed_bytes: int = Field(2**31, ge=2880, description="Largest file, gunzipped.")
     max_claim_bytes: int = Field(2**33, ge=1, description="Largest file that a uri header may point to.")
-    other_exposures_mb: int = Field(
-        1024, ge=0, description="Memory for other exposures of a field that messages name, prepared, in MB."
-    )
+    other_exposures_mb: int = Field(1024, ge=0, description="Memory for other exposures of a field, prepared, in MB.")
     many_streaks: int = Field(500, ge=1, description="A frame with more streaks is flagged many-streaks.")
     partitions: int = Field(8, ge=1, le=10_000, description="Partitions of a topic that is created.")
     replication_factor: int = Field(

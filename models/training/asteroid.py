@@ -326,22 +326,27 @@ def fitted_curve(logit: NDArray[np.float64], true: NDArray[np.bool_], pixels: in
 def train_and_calibrate(
     mine: Mine,
     plan: Verifying,
+    begin: AsteroidNet | None = None,
     tell: Callable[[str], None] = print,
 ) -> tuple[AsteroidNet, Calibration]:
-    """Train the second stage on the exposures of ``mine``, and calibrate it on others, whose every candidate counts."""
+    """Train the second stage on the exposures of ``mine``, and calibrate it on others, whose every candidate counts.
+
+    Where one is given to ``begin`` with, it picks the first round's false ones too, and learns as a later round does.
+    """
     for _ in track(make_judged(mine, plan.drawn, plan.processes), "judging exposures", total=plan.drawn):
         pass
     torch.manual_seed(mine.seed)
     rng = np.random.default_rng([mine.seed, 1])
-    network = AsteroidNet()
-    for number in range(plan.rounds):
+    network = AsteroidNet() if begin is None else begin.eval()
+    for number in range(0 if begin is None else 1, plan.rounds + (begin is not None)):
         sample = together([_deceptive(mine.sample(k), network if number else None, rng) for k in range(plan.exposures)])
         if number == 0:
             table = torch.from_numpy(sample.evidence)
             network.mean.copy_(table.mean(dim=0))
             network.scatter.copy_(table.std(dim=0).clamp(min=1e-3))
         loss = learn(network, sample, plan.steps, rng, LEARNING_RATE * LATER_ROUNDS**number)
-        tell(f"round {number + 1}: {len(sample.true)} candidates, {int(sample.true.sum())} true, loss {loss:.4f}")
+        which = f"round {number + (begin is None)}"
+        tell(f"{which}: {len(sample.true)} candidates, {int(sample.true.sum())} true, loss {loss:.4f}")
     return network, calibrate(network, together([mine.sample(k) for k in range(plan.exposures, plan.drawn)]))
 
 

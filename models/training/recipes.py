@@ -11,7 +11,7 @@ import torch
 from rich.progress import track
 
 from models.networks.streaknet import StreakNet
-from models.predictor import choose_device, is_verifier, load_streak_network
+from models.predictor import choose_device, is_verifier, load_streak_network, load_verifier
 from models.simulate.stamps import SURVEYS as STAMP_SURVEYS
 from models.training.asteroid import Mine, Verifying, train_and_calibrate
 from models.training.classrecipes import CLASS_RECIPES, ClassTraining
@@ -24,9 +24,13 @@ from models.weights import load, save
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-# The skies that one set of weights learns from: two thirds of them Euclid's, where most frames will come from.
+    from models.weights import Weights
+
+# The skies that one set of weights learns from: two thirds of them Euclid's, where most frames will come from; `even`
+# has more of those where single exposures are furthest from the noise.
 KINDS = {
     "all": (("euclid-vis", 0.65), ("kids-omegacam", 0.1), ("subaru-hsc", 0.1), ("generic", 0.15)),
+    "even": (("euclid-vis", 0.4), ("kids-omegacam", 0.2), ("subaru-hsc", 0.2), ("generic", 0.2)),
     "euclid-vis": (("euclid-vis", 0.9), ("generic", 0.1)),
     "kids-omegacam": (("kids-omegacam", 0.9), ("generic", 0.1)),
     "subaru-hsc": (("subaru-hsc", 0.9), ("generic", 0.1)),
@@ -44,7 +48,7 @@ class Training:
 
     ``survey`` is a key of ``KINDS``; ``folder`` holds the bank and the run;
     ``verifying`` exposures a round, ``rounds`` and ``verifying_steps`` train the second stage; ``init_from`` names
-    weights to begin with.
+    weights to begin with. With ``tune`` the second stage begins with that of ``init_from``, not anew.
     """
 
     folder: Path
@@ -65,6 +69,7 @@ class Training:
     freeze: int = 0
     own: Path | None = None
     frames: int = 0
+    tune: bool = False
 
 
 def train_streaknet(training: Training) -> Outcome:
@@ -121,8 +126,11 @@ def finish_streaknet(training: Training) -> Path:
     return verified(training, training.folder / "best.safetensors")
 
 
-def verified(training: Training, proposer: Path) -> Path:
-    """Train AsteroidNet for the StreakNet in the file ``proposer`` and calibrate: ``folder/streaknet.safetensors``."""
+def verified(training: Training, proposer: Path, begin: Weights | None = None) -> Path:
+    """Train AsteroidNet for the StreakNet in the file ``proposer`` and calibrate: ``folder/streaknet.safetensors``.
+
+    It is the second stage of ``begin`` that learns on, where weights are given.
+    """
     chosen = load(str(proposer))
     shape = (training.scene_px, training.scene_px)
     bank = Bank(training.folder / "bank", training.seed + 2, 0, KINDS[training.survey], shape)
@@ -134,11 +142,13 @@ def verified(training: Training, proposer: Path) -> Path:
         os.cpu_count() or 1,
     )
     mine = Mine(training.folder / "judged", str(proposer), chosen.sha256, training.device, bank, training.seed + 2)
-    verifier, calibration = train_and_calibrate(mine, plan)
+    verifier, calibration = train_and_calibrate(mine, plan, None if begin is None else load_verifier(begin))
     tensors = {name: tensor for name, tensor in chosen.tensors.items() if not is_verifier(name)}
     tensors |= {f"verifier.{name}": tensor for name, tensor in verifier.state_dict().items()}
     finished = training.folder / "streaknet.safetensors"
-    recipe = {**chosen.facts["recipe"], "verifying": {**asdict(plan), "seed": training.seed + 2}}
+    before = None if begin is None else begin.facts["recipe"].get("verifying")
+    verifying = {**asdict(plan), "survey": training.survey, "seed": training.seed + 2, "begins_with": before}
+    recipe = {**chosen.facts["recipe"], "verifying": verifying}
     save(finished, tensors, {**chosen.facts, "recipe": recipe, "calibration": asdict(calibration)})
     return finished
 
@@ -146,15 +156,18 @@ def verified(training: Training, proposer: Path) -> Path:
 def train_asteroid(training: Training) -> Outcome:
     """Train the second stage alone, for the StreakNet of ``init_from``.
 
-    Errors: ``BadRecipe`` where ``init_from`` is not given.
+    Errors: ``BadRecipe`` where ``init_from`` is not given; ``BadWeights`` where it has no second stage to tune.
     """
     if training.init_from is None:
         raise BadRecipe("asteroid verifies what a StreakNet proposes: name its weights with --init-from, say streaknet")
     training.folder.mkdir(parents=True, exist_ok=True)
     chosen = load(training.init_from)
     proposer = training.folder / "proposer.safetensors"
-    save(proposer, {name: t for name, t in chosen.tensors.items() if not is_verifier(name)}, chosen.facts)
-    verified(training, proposer)
+    # What an earlier second stage left in the header says nothing of the candidates: judged once, they serve the next.
+    recipe = {name: told for name, told in chosen.facts["recipe"].items() if name != "verifying"}
+    facts = {name: told for name, told in chosen.facts.items() if name != "calibration"} | {"recipe": recipe}
+    save(proposer, {name: tensor for name, tensor in chosen.tensors.items() if not is_verifier(name)}, facts)
+    verified(training, proposer, chosen if training.tune else None)
     return Outcome(training.rounds * training.verifying_steps, 0.0, "steps")
 
 

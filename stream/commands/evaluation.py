@@ -15,10 +15,10 @@ import numpy as np
 import typer
 
 from stream.commands.examination import (
+    beside_others,
     detect_files,
     examination,
     load,
-    pointer,
     progress_bar,
     reader,
     training_extra,
@@ -350,13 +350,16 @@ def _detected(
         spent.append(found.seconds)
         return found
 
+    fieldwise = beside_others(science, read, settings)
+    fieldwise = dataclasses.replace(
+        fieldwise, examine=lambda ready, others: noted(science.examine_prepared(ready, others=others))
+    )
     detect_files(
         files,
         Output(out, Format.CSV, pictures=False),
         read=read,
         examine=lambda frame: noted(science.examine(frame)),
-        examine_together=(lambda frames: map(noted, science.examine_together(frames))) if together else None,
-        point=pointer(science),
+        fieldwise=fieldwise if together else None,
     )
     tables = {OURS: Tables(truth, _read(out / "streaks.csv"), frames, None)}
     if peers:
@@ -411,13 +414,13 @@ def _judge_real(folder: Path, settings: Settings, weights: str, out: Path, *, to
     truth = _read(table)
     named = dict.fromkeys((folder / file).parent for file in truth["file"].tolist())
     science = load(settings.model_copy(update={"threshold": 0.0}), weights)
+    read = reader(science, None)
     detect_files(
         fits_files(list(named)),
         Output(out, Format.CSV, pictures=False),
-        read=reader(science, None),
+        read=read,
         examine=science.examine,
-        examine_together=science.examine_together if together else None,
-        point=pointer(science),
+        fieldwise=beside_others(science, read, settings) if together else None,
     )
     report = judge_real(truth, _read(out / "streaks.csv"), _read(out / "frames.csv"), threshold=settings.threshold)
     (out / "report.json").write_text(as_json({"real": report}), encoding="utf-8")

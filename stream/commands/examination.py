@@ -19,12 +19,14 @@ from detector.frame import BadFrame
 from stream.commands.options import SHIPPED_JUDGE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from detector.fits import Reading
     from detector.streaks import Findings
-    from stream.batch import Examine, ExamineTogether, Output, Point, Read
+    from stream.batch import Examine, Output, Read
     from stream.commands.science import Science
     from stream.export import Refused
+    from stream.fieldwise import Fieldwise
     from stream.settings import Settings
 
 
@@ -34,20 +36,17 @@ def detect_files(
     *,
     read: Read,
     examine: Examine,
-    examine_together: ExamineTogether | None = None,
-    point: Point | None = None,
+    fieldwise: Fieldwise | None = None,
 ) -> list[Refused]:
     """Examine files with a bar on the terminal and a line a frame on standard output; gives what was refused.
 
-    Each frame by itself, or as exposures of the fields that ``point`` tells where ``examine_together`` is given.
+    Each frame by itself, or as exposures of their fields where ``fieldwise`` is given.
     """
-    from stream.batch import by_field, examine_exposures, examine_files, run_batch  # noqa: PLC0415
+    from stream.batch import examine_files, run_batch  # noqa: PLC0415
     from stream.export import Refused, common_root  # noqa: PLC0415
+    from stream.fieldwise import examine_exposures  # noqa: PLC0415
 
-    if examine_together is not None and point is not None:
-        outcomes = examine_exposures(by_field(files, point), read, examine, examine_together)
-    else:
-        outcomes = examine_files(files, read, examine)
+    outcomes = examine_files(files, read, examine) if fieldwise is None else examine_exposures(files, fieldwise)
     root = common_root([str(file) for file in files])
 
     with progress_bar() as bar:
@@ -100,7 +99,7 @@ def load(settings: Settings, weights: str, *, verified: bool = True, judge: str 
     return load_science(settings, weights, verified=verified, judge=judge)
 
 
-def reader(science: Science, extension: int | None, flags: str | None = None) -> Read:
+def reader(science: Science, extension: int | None, flags: str | None = None) -> Callable[[Path], Reading]:
     """What reads the frames of a file: all, or one HDU's; with their flags by a pattern (``stream.flagfiles``)."""
     from detector import fits  # noqa: PLC0415 - astropy
     from stream.flagfiles import flags_beside  # noqa: PLC0415
@@ -116,11 +115,18 @@ def reader(science: Science, extension: int | None, flags: str | None = None) ->
     return read
 
 
-def pointer(science: Science) -> Point:
-    """What tells where a file's first frame looked."""
+def beside_others(science: Science, read: Callable[[Path], Reading], settings: Settings) -> Fieldwise:
+    """How files are examined as exposures of their fields."""
     from detector.fitsarchive import file_pointing  # noqa: PLC0415 - astropy
+    from stream.fieldwise import Fieldwise  # noqa: PLC0415
 
-    return functools.partial(file_pointing, limits=science.limits)
+    return Fieldwise(
+        read=read,
+        point=functools.partial(file_pointing, limits=science.limits),
+        prepare=science.prepare,
+        examine=science.examine_prepared,
+        max_bytes=settings.other_exposures_mb * 1_000_000,
+    )
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from stream.commands import evaluation, linking
-from stream.commands.examination import detect_files, load, pointer, progress_bar, reader, training_extra
+from stream.commands.examination import beside_others, detect_files, load, progress_bar, reader, training_extra
 from stream.commands.options import CLASS_SETTINGS, SHIPPED_JUDGE, machine_errors, with_settings
 from stream.settings import Settings  # noqa: TC001 - with_settings reads the annotations
 from stream.tables import replacing
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 EXAMINATION = (
     *("survey", "device", "method", "threshold", "many_streaks", "expected_streaks_per_frame", "max_pixels"),
+    "other_exposures_mb",
     *CLASS_SETTINGS,
 )
 
@@ -80,8 +81,8 @@ def detect_command(
     frame how many streaks it has. --threshold 0 gives every proposal, best first, at most 20,000 a frame. With
     --classes asteroids,lenses,mergers there are lenses.csv and mergers.csv too (docs/classes.md).
 
-    Files that show one field of a night, by their WCS, are examined together, up to eight at a time in memory: each
-    candidate's place is looked at in all of them. --alone examines each frame for itself, as `run` does.
+    Each frame is examined beside those that show its field in the same night, by their WCS, at most seven, as `replay
+    --together` does: each candidate's place is looked at in all of them. --alone examines each frame for itself.
 
     Exit status 1 when some frames were refused: the others are done, and the refused ones listed.
 
@@ -102,13 +103,13 @@ def detect_command(
     if not files:
         raise typer.BadParameter(f"no FITS file in {', '.join(map(str, frames))}", param_hint="FRAME...")
     science = load(settings, weights, verified=not proposals, judge=judge)
+    read = reader(science, extension, flags)
     refused = detect_files(
         files,
         Output(out, Format(kind), picture, tuple(name for name in LAYOUTS if name in settings.classes)),
-        read=reader(science, extension, flags),
+        read=read,
         examine=science.examine,
-        examine_together=science.examine_together if together else None,
-        point=pointer(science),
+        fieldwise=beside_others(science, read, settings) if together else None,
     )
     typer.echo(f"written to {out}")
     if refused:
@@ -216,6 +217,12 @@ def train_command(
     freeze: Annotated[
         int, typer.Option(min=0, help="With --init-from: the first layers (vgg19: blocks) that learn no more.")
     ] = 0,
+    exposures: Annotated[
+        int, typer.Option(min=2, help="For the second stage of streaknet, and asteroid: exposures to learn from.")
+    ] = 384,
+    tune: Annotated[
+        bool, typer.Option("--tune", help="For asteroid: go on with the second stage that --init-from has.")
+    ] = False,
     sky_frames: Annotated[
         int, typer.Option(min=0, help="For discriminator: whole frames of each survey to draw, to learn from besides.")
     ] = 0,
@@ -285,6 +292,8 @@ def train_command(
         own=own,
         freeze=freeze,
         frames=sky_frames,
+        verifying=exposures,
+        tune=tune,
     )
     try:
         outcome = train(name, training)

@@ -22,7 +22,7 @@ from models.weights import BadWeights
 from stream.commands.options import SHIPPED_JUDGE, frame_limits
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from detector.fitsheader import Limits
     from detector.frame import Frame
@@ -37,15 +37,15 @@ if TYPE_CHECKING:
 class Science:
     """How frames are read (``survey`` None: by TELESCOP and INSTRUME) and what examines them.
 
-    ``examine`` takes ``others``, frames that ``prepare`` made ready; ``examine_streaks`` looks for nothing but streaks.
-    ``versions`` are the SHA-256 of all other weights than the network's.
+    ``examine`` takes ``others``, frames that ``prepare`` made ready, and ``examine_prepared`` such a frame itself;
+    ``examine_streaks`` looks for nothing but streaks. ``versions`` are the SHA-256 of all weights but the network's.
     """
 
     survey: Survey | None
     limits: Limits
     prepare: Callable[[Frame], Prepared]
     examine: Callable[..., Findings]
-    examine_together: Callable[[Sequence[Frame]], Iterator[Findings]]
+    examine_prepared: Callable[..., Findings]
     examine_streaks: Callable[..., Findings]
     network: StreakPredictor
     classes: ClassNetworks | None
@@ -95,12 +95,8 @@ def load_science(
         limits=frame_limits(settings),
         prepare=functools.partial(prepare, network=network),
         examine=functools.partial(examine.examine, network=network, search=search, **weighed, **looked_for),
-        examine_together=functools.partial(
-            examine.examine_together,
-            network=network,
-            search=search,
-            **weighed,
-            **looked_for,
+        examine_prepared=functools.partial(
+            examine.examine_prepared, network=network, search=search, **weighed, **looked_for
         ),
         examine_streaks=functools.partial(examine.examine, network=network, search=search, **weighed),
         network=network,

@@ -9,7 +9,7 @@ from astropy.wcs import WCS
 from detector.cutouts import CHANNELS, SIDE
 from detector.elsewhere import same_sky
 from detector.evidence import NAMES
-from detector.examine import Search, examine, examine_together
+from detector.examine import Search, examine
 from detector.frame import Frame, FrameHeader
 from detector.lineprofile import line_frame, line_profile, line_tables
 from detector.preparation import Prepared, prepare
@@ -165,7 +165,8 @@ def test_other_exposures_tell_what_stands_still_from_what_moves() -> None:
         Frame(replace(frame.header, wcs=sky), frame.pixels, frame.mask) for frame, sky in ((one, wcs), (other, shifted))
     ]
     alone = examine(pair[0], Oracle(STREAKS, logit=0.0), Search(method="network"))
-    findings = next(examine_together(pair, Oracle(STREAKS, logit=0.0), Search(method="network", threshold=1e-9)))
+    oracle = Oracle(STREAKS, logit=0.0)
+    findings = examine(pair[0], oracle, Search(method="network", threshold=1e-9), others=[prepare(pair[1], oracle)])
     assert len(findings.streaks) == 3
     by_place = findings.streaks[np.argsort(findings.streaks["x0"])]
     static = [StreakFlag.STATIC in StreakFlag(int(flags)) for flags in by_place["flags"]]
@@ -175,8 +176,8 @@ def test_other_exposures_tell_what_stands_still_from_what_moves() -> None:
     # Without another exposure that shows the place nothing is said.
     far = wcs.deepcopy()
     far.wcs.crval = [10.0, 2.0]
-    elsewhere = [pair[0], Frame(replace(pair[1].header, wcs=far), pair[1].pixels, pair[1].mask)]
-    findings = next(examine_together(elsewhere, Oracle(STREAKS, logit=0.0), Search(method="network")))
+    elsewhere = Frame(replace(pair[1].header, wcs=far), pair[1].pixels, pair[1].mask)
+    findings = examine(pair[0], oracle, Search(method="network"), others=[prepare(elsewhere, oracle)])
     np.testing.assert_allclose(np.sort(findings.streaks["score"]), np.sort(alone.streaks["score"]))
 
 

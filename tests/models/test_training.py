@@ -1,6 +1,7 @@
 """Training: what it refuses, that it learns on the CPU, and that it goes on where it stopped."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,20 @@ def test_a_run_that_was_stopped_goes_on_and_ends_with_calibrated_weights(
     other = load_streak_network(str(tmp_path / "again" / "streaknet.safetensors"), "cpu")
     for name, tensor in network.network.state_dict().items():
         assert torch.equal(tensor, other.network.state_dict()[name])
+
+    # Tuned, it begins where the other ended, on the same judged exposures.
+    judged = {path: path.stat().st_mtime_ns for path in (tmp_path / "again" / "judged").iterdir()}
+    begin = str(tmp_path / "again" / "streaknet.safetensors")
+    tuned = replace(again, init_from=begin, tune=True, verifying_steps=1)
+    assert train("asteroid", tuned).stopped == "steps"
+    third = load_streak_network(str(tmp_path / "again" / "streaknet.safetensors"), "cpu")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "again" / "judged").iterdir()} == judged
+    assert third.weights.facts["recipe"]["verifying"]["begins_with"]["steps"] == 60
+    before, after = (each.verifier.state_dict() for each in (other, third) if each.verifier is not None)
+    # A step of Adam is as long as its learning rate, whatever the gradient.
+    moved = {name: float((after[name] - before[name]).abs().max()) for name in before}
+    assert moved["mean"] == moved["scatter"] == 0.0
+    assert 0.0 < max(moved.values()) < 2.0 * asteroid.LEARNING_RATE * asteroid.LATER_ROUNDS * tuned.rounds
 
 
 def test_what_a_window_should_answer_turns_with_the_image() -> None:

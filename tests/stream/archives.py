@@ -1,16 +1,29 @@
 """Archives of small frames, and a feed that remembers."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from astropy.io import fits
 
 from detector.fitsarchive import file_pointing, frame_labels, split_frames
 from detector.fitsheader import Limits
+from detector.frame import FrameHeader
 from stream.archive import Way, paced, replay
 from stream.broker import MessageTooLargeError
 from stream.inventory import Inventory, Selection
 from stream.manifest import SentFrames
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """What stands for a prepared frame."""
+
+    header: FrameHeader
+    size_bytes: int = 100
+
+    @property
+    def name(self):
+        return f"{self.header.name.rpartition('/')[2]}[{self.header.extension}]"
 
 
 class Tape:

@@ -7,18 +7,15 @@ import numpy as np
 import pytest
 import typer
 from astropy.io import fits
-from astropy.wcs import WCS
 from typer.testing import CliRunner
 
-from detector import fits as fits_door
-from detector.frame import BadFrame, FrameHeader
-from detector.pointing import pointing_of
+from detector.frame import BadFrame
 from detector.streaks import Findings, empty
-from detector.survey import GENERIC
-from stream.batch import Output, by_field, examine_exposures, examine_files, fits_files, run_batch
+from stream.batch import Output, examine_files, fits_files, run_batch
 from stream.commands import examination, files
 from stream.export import Format, Refused
 from stream.tables import read_columns
+from tests.stream.archives import Ready
 
 app = typer.Typer()
 files.register(app)
@@ -57,14 +54,17 @@ def stand_in(monkeypatch):
         asked.weights.append((weights, device))
         return "network"
 
-    def examine(frame, network, search):
+    def examine(frame, network, search, others=()):
         assert network == "network"
+        assert not others
         asked.searches.append(search)
         return one_streak(frame)
 
     monkeypatch.setattr("models.predictor.load_streak_network", load)
     monkeypatch.setattr("stream.commands.science.load_judge", lambda *_: None)
+    monkeypatch.setattr("stream.commands.science.prepare", lambda frame, **_: Ready(frame.header))
     monkeypatch.setattr("detector.examine.examine", examine)
+    monkeypatch.setattr("detector.examine.examine_prepared", examine)
     return asked
 
 
@@ -166,60 +166,6 @@ def test_files_are_taken_as_given_and_folders_searched_in_order(tmp_path):
         (tmp_path / "in" / name).write_bytes(b"")
     found = fits_files([odd, tmp_path / "in", tmp_path / "in" / "z.fits"])
     assert [path.name for path in found] == ["frame.dat", "b.FIT", "d.fits.gz", "c.fits.fz", "z.fits"]
-
-
-def placed(name, *, x=0.0, minutes=0.0, width=100, sky=True):
-    """The header of a frame whose middle lies ``x`` arcsec East of RA 10 deg, ``minutes`` into the night."""
-    wcs = WCS(naxis=2)
-    wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix = ["RA---TAN", "DEC--TAN"], [10.0 + x / 3600.0, 0.0], [50.5, 50.5]
-    wcs.wcs.cdelt = [-1.0 / 3600.0, 1.0 / 3600.0]
-    time = 60_000.0 + minutes / 1440.0
-    shape = (100, width)
-    return FrameHeader(name, 0, shape, GENERIC, mid_time_mjd_tai=time, pixel_scale_arcsec=1.0, wcs=wcs if sky else None)
-
-
-def test_exposures_of_one_field_are_examined_together_and_others_alone(tmp_path):
-    headers = {
-        "a1": placed("a1"),
-        "b1": placed("b1", x=400.0, minutes=5.0),
-        "a2": placed("a2", x=20.0, minutes=10.0),
-        "b2": placed("b2", x=390.0, minutes=15.0),
-        "a2-copy": placed("a2-copy", x=20.0, minutes=10.0),
-        "a-next-night": placed("a-next-night", minutes=1440.0),
-        "a-other-chip": placed("a-other-chip", minutes=20.0, width=90),
-        "nowhere": placed("nowhere", minutes=25.0, sky=False),
-    }
-    headers |= {f"a{k}": placed(f"a{k}", minutes=30.0 + k) for k in range(3, 10)}
-
-    groups = by_field([tmp_path / name for name in headers], lambda file: pointing_of(headers[file.name]))
-    assert [[file.name for file in group] for group in groups] == [
-        ["a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8"],
-        ["b1", "b2"],
-        ["a2-copy", "a9"],
-        ["a-next-night"],
-        ["a-other-chip"],
-        ["nowhere"],
-    ]
-
-
-def test_the_frames_of_a_field_come_with_their_own_findings_and_refusals_among_them(tmp_path):
-    paths = [write_frame(tmp_path / f"{name}.fits", extensions=2, seed=k) for k, name in enumerate("ab")]
-    (tmp_path / "c.fits").write_bytes(b"nothing")
-    read = lambda file: fits_door.read_frames(file, name=str(file))  # noqa: E731
-
-    def examine_together(frames):
-        assert len({frame.header.extension for frame in frames}) == 1
-        assert len(frames) == 2
-        return [Findings(frame.header, empty(0), 1.0, 1.0, 2.0, {}, {}, ()) for frame in frames]
-
-    outcomes = list(examine_exposures([[*paths, tmp_path / "c.fits"]], read, one_streak, examine_together))
-    refused = [one for one in outcomes if isinstance(one, Refused)]
-    done = [one for one in outcomes if not isinstance(one, Refused)]
-    assert [one.reason for one in refused] == ["not-fits"]
-    assert all(frame.header is findings.header for frame, findings in done)
-    assert sorted((frame.header.name[-6:], frame.header.extension) for frame, _ in done) == [
-        ("a.fits", 1), ("a.fits", 2), ("b.fits", 1), ("b.fits", 2),
-    ]  # fmt: skip
 
 
 def test_an_unreadable_file_is_refused_and_a_failing_disk_is_not(tmp_path):

@@ -1,32 +1,27 @@
 """Other exposures that a message names: found, read, kept, and looked at as `detect` looks at them."""
 
+import functools
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import pytest
 
 from detector.fits import read_frames
+from detector.fitsarchive import file_pointing
 from detector.fitsheader import Limits
 from models.simulate.exposure import CAMERAS, Plan, write_fields
 from stream.claims import Claims
 from stream.commands.science import load_science
 from stream.commands.streaming import message_reader
+from stream.fieldwise import Fieldwise, examine_exposures
 from stream.messages import Message
 from stream.otherexposures import OtherExposures
 from stream.service import Examiner, answer_to
 from stream.settings import load_settings
-from tests.stream.archives import pointed
+from tests.stream.archives import Ready, pointed
 from tests.stream.stand_in import findings, streaks
 
 READ = message_reader(None, Limits())
-
-
-@dataclass(frozen=True, eq=False)
-class Ready:
-    """What stands for a prepared frame."""
-
-    name: str
-    size_bytes: int = 100
 
 
 class Worker:
@@ -38,8 +33,9 @@ class Worker:
         self.examiner = Examiner(read=READ, examine=self.examine, others=others, clock=lambda: 1.7e9)
 
     def prepare(self, frame):
-        self.prepared.append(frame.header.name.rpartition("/")[2] + f"[{frame.header.extension}]")
-        return Ready(self.prepared[-1])
+        ready = Ready(frame.header)
+        self.prepared.append(ready.name)
+        return ready
 
     def examine(self, frame, *, others=()):
         self.shown.append([one.name for one in others])
@@ -119,8 +115,14 @@ def test_a_worker_finds_what_detect_finds_when_it_is_shown_the_other_exposures(t
     write_fields(tmp_path, Plan("euclid-vis", asteroids=150, shape=(420, 420), dithers=3), 71)
     files = sorted(tmp_path.glob("*.fits"))
     science = load_science(load_settings(None, {}), "streaknet", link_threshold=0.001)
-    frames = [next(iter(read_frames(file, name=str(file)))) for file in files]
-    expected = list(science.examine_together(frames))
+    way = Fieldwise(
+        read=lambda file: read_frames(file, name=str(file)),
+        point=functools.partial(file_pointing, limits=Limits()),
+        prepare=science.prepare,
+        examine=science.examine_prepared,
+        max_bytes=10**9,
+    )
+    expected = [outcome[1] for outcome in examine_exposures(files, way)]
     others = OtherExposures(Claims((tmp_path,)), READ, science.prepare, 10**9)
     examiner = Examiner(read=READ, examine=science.examine, others=others)
     differs = 0
