@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 # Lines of snippets that go through the merger together: 25 MB of states.
 SNIPPETS_AT_ONCE = 4_096
+# Candidates above this logit are seen mirrored too; and the ways of mirroring a stamp [n, c, along, across].
+PLAINLY_FALSE = -5.0
+MIRRORED = ((2,), (3,), (2, 3))
 # Half precision where the device is made for it.
 PRECISION = {"cuda": torch.float16, "cpu": torch.float32}
 
@@ -87,7 +90,10 @@ class StreakPredictor:
         return result
 
     def judge(self, stamps: NDArray[np.float32], evidence: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Give the logit of candidates by their cut-outs ``[n, 6, 48, 48]`` and their evidence ``[n, k]``."""
+        """Give the logit of candidates by their cut-outs ``[n, 6, 48, 48]`` and their evidence ``[n, k]``.
+
+        What is not plainly false is seen mirrored too, as a line's ends and sides are alike: the mean of the four.
+        """
         if self.verifier is None:
             return evidence[:, 0]
         with (
@@ -95,9 +101,9 @@ class StreakPredictor:
             torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32),
         ):
             seen = torch.from_numpy(stamps).to(self.device)
-            logit = self.verifier(seen, torch.from_numpy(evidence.astype(np.float32)).to(self.device))
-        judged: NDArray[np.float64] = logit.float().cpu().numpy().astype(np.float64)
-        return judged
+            told = torch.from_numpy(evidence.astype(np.float32)).to(self.device)
+            logit = judge_mirrored(self.verifier, seen, told)
+        return logit.cpu().numpy().astype(np.float64)
 
     def probability(self, logit: NDArray[np.float64], expected_per_frame: float) -> NDArray[np.float64]:
         """Give the probability that belongs to a logit where so many streaks are expected in a frame.
@@ -109,6 +115,17 @@ class StreakPredictor:
             return np.asarray(special.expit(logit))
         shift = math.log(expected_per_frame / float(curve["density"]))
         return np.asarray(special.expit(float(curve["slope"]) * logit + float(curve["intercept"]) + shift))
+
+
+def judge_mirrored(verifier: AsteroidNet, stamps: Tensor, evidence: Tensor) -> Tensor:
+    """Give the logits ``[n]``; above ``PLAINLY_FALSE`` the mean over the stamps as they are and mirrored."""
+    logit: Tensor = verifier(stamps, evidence).float()
+    again = torch.nonzero(logit > PLAINLY_FALSE)[:, 0]
+    if len(again):
+        for axes in MIRRORED:
+            logit[again] += verifier(stamps[again].flip(axes), evidence[again]).float()
+        logit[again] /= 1 + len(MIRRORED)
+    return logit
 
 
 def load_streak_network(name: str = "streaknet", device: str = "auto") -> StreakPredictor:

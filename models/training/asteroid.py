@@ -30,7 +30,7 @@ from detector.tiling import Tiling, unpadded
 from detector.whitening import whiten
 from models.evaluate.matching import NEITHER, TRUE, match_frame
 from models.networks.asteroid import AsteroidNet
-from models.predictor import bare_predictor
+from models.predictor import bare_predictor, judge_mirrored
 from models.simulate.sky import draw_scene
 from models.training.fit import half_precision
 from models.training.scenes import draw_exposure, exposure_mask
@@ -175,13 +175,13 @@ def together(parts: list[Judged]) -> Judged:
 
 
 def answers(network: AsteroidNet, sample: Judged) -> NDArray[np.float64]:
-    """The logits ``[n]`` of a sample."""
+    """The logits ``[n]`` of a sample, as they are when frames are searched."""
     parts = [np.zeros(0, np.float32)]
     with torch.inference_mode():
         for first in range(0, len(sample.true), 1024):
             rows = slice(first, first + 1024)
             stamps = torch.from_numpy(sample.stamps[rows].astype(np.float32))
-            parts.append(network(stamps, torch.from_numpy(sample.evidence[rows])).numpy())
+            parts.append(judge_mirrored(network, stamps, torch.from_numpy(sample.evidence[rows])).numpy())
     return np.concatenate(parts).astype(np.float64)
 
 
