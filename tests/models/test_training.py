@@ -11,7 +11,7 @@ import torch
 from detector.cutouts import CHANNELS, SIDE
 from detector.evidence import NAMES
 from detector.tiling import Tiling
-from models.predictor import load_streak_network
+from models.predictor import PLAINLY_FALSE, load_streak_network
 from models.training import asteroid
 from models.training.cells import label_cells
 from models.training.recipes import BadRecipe, Training, train
@@ -132,6 +132,25 @@ def test_a_second_stage_of_another_version_is_refused_with_what_to_do(tmp_path: 
     save(tmp_path / "old.safetensors", tensors, shipped.facts)
     with pytest.raises(BadWeights, match="train it again"):
         load_streak_network(str(tmp_path / "old.safetensors"), "cpu")
+
+
+def test_what_is_not_plainly_false_is_judged_alike_from_all_four_sides() -> None:
+    network = load_streak_network("streaknet", "cpu")
+    rng = np.random.default_rng(4)
+    stamps = rng.normal(size=(60, len(CHANNELS), SIDE, SIDE)).astype(np.float32)
+    evidence = rng.normal(size=(60, len(NAMES))) * 2.0
+    judged = network.judge(stamps, evidence)
+    assert network.verifier is not None
+    with torch.inference_mode():
+        once = network.verifier(torch.from_numpy(stamps), torch.from_numpy(evidence.astype(np.float32))).numpy()
+    plain = once <= PLAINLY_FALSE
+    assert 5 < plain.sum() < 55
+    np.testing.assert_allclose(judged[plain], once[plain], atol=1e-4)
+    assert np.abs(judged - once)[~plain].max() > 0.05
+    clear = judged > PLAINLY_FALSE + 3.0
+    for axes in ((2,), (3,), (2, 3)):
+        seen = network.judge(np.flip(stamps, axes).copy(), evidence)
+        np.testing.assert_allclose(seen[clear], judged[clear], atol=1e-3)
 
 
 def test_the_shipped_network_gives_probabilities_that_fall_with_the_expected_density() -> None:
