@@ -49,6 +49,8 @@ MOST_CANDIDATES = 100
 SHOULDER_LOG_ODDS = 0.0
 # Two peaks that are centred to places nearer than this are one object, coarse pixels.
 ONE_OBJECT_PX = 5.0
+# A merger's two galaxies, and its knots, are peaks of their own: of candidates nearer than this the likeliest stays.
+ONE_MERGER_ARCSEC = 5.0
 # The core of a stamp (half its side) of which so much must be seen, and the share of all of it beyond which it is said.
 CORE_PX, LEAST_CORE = 8, 0.5
 MASKED_SHARE = 0.25
@@ -166,7 +168,12 @@ def find_candidates(
             tables.append(empty_candidates())
             continue
         rows, reasons = verdicts(
-            levels, level, shortlist(coarse, odds, name, networks.discriminator), classifier, header
+            levels,
+            level,
+            shortlist(coarse, odds, name, networks.discriminator),
+            classifier,
+            header,
+            apart_px=ONE_MERGER_ARCSEC / COARSE_ARCSEC if name == "merger" else 0.0,
         )
         tables.append(rows)
         dropped.update({f"{name}-{reason}": count for reason, count in reasons.items() if count})
@@ -216,15 +223,17 @@ def shortlist(coarse: F4, odds: F4, name: str, discriminator: Discriminator) -> 
         if centred(coarse, *place) == place:
             rows.append((*place, height))
     rows.sort(key=lambda row: -row[2])
-    return np.array([rows[k] for k in one_each([row[:2] for row in rows])], np.float64).reshape(-1, 3)
+    once = one_each([row[:2] for row in rows], ONE_OBJECT_PX)
+    return np.array([rows[k] for k in once], np.float64).reshape(-1, 3)
 
 
 def verdicts(
-    levels: Levels, level: int, found: F8, classifier: Classifier, header: FrameHeader
+    levels: Levels, level: int, found: F8, classifier: Classifier, header: FrameHeader, *, apart_px: float
 ) -> tuple[NDArray[np.void], Counter[str]]:
     """The candidates among places ``[n, 3]`` in coarse pixels, as their network sees them at ``level``; and drops.
 
-    ``many`` counts what a bound on numbers took away.
+    Of candidates nearer than ``apart_px`` coarse pixels the most probable is given. ``many`` counts what a bound on
+    numbers took away.
     """
     image = levels.images[level]
     most = max(LEAST_PEAKS, round(PEAKS_PER_MPX * levels.images[levels.coarse].size * 1e-6))
@@ -244,6 +253,9 @@ def verdicts(
     ranked = np.argsort(-probability, kind="stable")
     above = ranked[probability[ranked] >= classifier.threshold]
     reasons["below-threshold"] = len(ranked) - len(above)
+    likeliest = one_each([places[k] for k in above], apart_px * 2 ** (levels.coarse - level))
+    reasons["beside-likelier"] = len(above) - len(likeliest)
+    above = above[likeliest]
     reasons["many"] += max(0, len(above) - MOST_CANDIDATES)
     kept = above[:MOST_CANDIDATES]
     rows = tabulated(image, 2**level, [places[k] for k in kept], stamps[kept], header)
@@ -255,11 +267,11 @@ def verdicts(
     return rows, reasons
 
 
-def one_each(places: Sequence[tuple[int, int]]) -> list[int]:
-    """Which of the places (best first) are not the same object as one before them."""
+def one_each(places: Sequence[tuple[int, int]], apart_px: float) -> list[int]:
+    """Which of the places (best first) are no nearer than ``apart_px`` to one before them that is kept."""
     kept: list[int] = []
     for k, (x, y) in enumerate(places):
-        if all(math.hypot(x - places[j][0], y - places[j][1]) >= ONE_OBJECT_PX for j in kept):
+        if all(math.hypot(x - places[j][0], y - places[j][1]) >= apart_px for j in kept):
             kept.append(k)
     return kept
 

@@ -92,6 +92,17 @@ def test_what_stands_out_of_the_map_is_found_where_it_is_and_ranked_by_its_conte
     assert found.lenses["flags"].tolist() == [0, 0, 0]
 
 
+def test_of_a_merger_s_peaks_the_likeliest_is_published_and_lenses_are_left_as_they_are():
+    # Three places within 5 arcsec of the brightest or of each other, and one that is farther.
+    pieces = [(100.0, 120.0, 30.0), (118.0, 120.0, 15.0), (134.0, 120.0, 12.0), (300.0, 90.0, 10.0)]
+    merged = find_candidates(sky_with(pieces), header(), ClassNetworks(Sees(layer=2), merger=Judges()))
+    # The third is 34 px from the brightest; the second, which is not published, does not stand in its way.
+    np.testing.assert_allclose(sorted(merged.mergers["x"]), [100.0, 134.0, 300.0], atol=0.4)
+    assert merged.dropped["merger-beside-likelier"] == 1
+    lenses = find_candidates(sky_with(pieces), header(), ClassNetworks(Sees(), lens=Judges()))
+    assert len(lenses.lenses) == 4
+
+
 def test_a_finely_sampled_frame_is_binned_for_the_map_and_lenses_are_judged_at_its_own_pixels():
     seen = []
 
