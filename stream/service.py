@@ -106,6 +106,8 @@ class Sensitivity(Protocol):
 class Examiner:
     """What a worker does with a message; ``clock`` gives Unix time, ``gpu_memory`` bytes by kind.
 
+    ``warm_up`` is called before the worker joins its group.
+
     Without ``others`` the other exposures that a message names are not looked at.
     """
 
@@ -120,6 +122,7 @@ class Examiner:
     gpu_memory: Callable[[], Mapping[str, int]] = dict
     framing: Framing = CONTAINERS
     cutout_px: int = 0
+    warm_up: Callable[[], None] = lambda: None
     clock: Callable[[], float] = time.time
 
 
@@ -163,6 +166,7 @@ def run_worker(settings: Settings, examiner: Examiner, limits: Limits) -> int:
     metrics = Metrics()
     metrics.registry.show_build("worker", examiner.program_version, examiner.weights_versions)
     serve_metrics(metrics, settings)
+    examiner.warm_up()  # a signal ends it as it ends any program: nothing is in hand yet
     with explained(settings), contextlib.ExitStack() as cleanup:
         signals = cleanup.enter_context(stop_signals())
         departure = cleanup.enter_context(Departure(signals))

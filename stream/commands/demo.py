@@ -222,7 +222,10 @@ def _stream(screen: Console, places: Places, files: Sequence[Path], settings: Se
             worker = running.enter_context(child("worker", worker_words, places.logs / "worker.log"))
             _show_process(screen, "worker", worker_words)
             with _bars(screen) as bar:
-                bar.add_task("the worker loads its network and joins the group", total=None)
+                bar.add_task(
+                    "the worker loads its networks, compiles (minutes, but once on a machine) and joins the group",
+                    total=None,
+                )
                 _wait(worker, lambda: "partitions assigned" in worker.said())
             _show_process(screen, "replay", ["replay", *_shortened(files), "--bootstrap-servers", address])
             replay = running.enter_context(child("replay", replay_words, places.logs / "replay.log"))

@@ -197,6 +197,7 @@ def _examiner(settings: Settings, weights: str, judge: str) -> Examiner:
     from stream.commands.science import load_science  # noqa: PLC0415
     from stream.otherexposures import OtherExposures  # noqa: PLC0415
     from stream.service import Examiner  # noqa: PLC0415
+    from stream.warmup import warm_up  # noqa: PLC0415
 
     science = load_science(settings, weights, link_threshold=settings.link_threshold, judge=judge)
     read = message_reader(science.survey, science.limits)
@@ -213,6 +214,7 @@ def _examiner(settings: Settings, weights: str, judge: str) -> Examiner:
         weights_versions={weights: science.network.weights.sha256, **science.versions},
         sensitivity=Sensitivity(science.examine_streaks, share=share, window=settings.sensitivity_window),
         gpu_memory=functools.partial(device_memory_bytes, science.network.device),
+        warm_up=functools.partial(warm_up, read, science.prepare, science.examine),
     )
 
 
