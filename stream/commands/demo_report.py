@@ -420,8 +420,8 @@ def _show_latencies(screen: Console, results: Results) -> None:
     say(
         screen,
         "latency: from the time stamp that replay gives a message as it sends it until the frame's summary, published "
-        "after its streaks, was read here. All files were sent at once, so the later ones waited for the earlier. work: "
-        "reading and examining alone.",
+        "after its streaks, was read here. All files were sent at once, so the later ones waited for the earlier. "
+        "work: reading and examining alone.",
         style="dim",
     )
 
