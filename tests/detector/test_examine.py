@@ -14,7 +14,7 @@ from detector.frame import Frame, FrameHeader
 from detector.lineprofile import line_frame, line_profile, line_tables
 from detector.preparation import Prepared, prepare
 from detector.psf import GAUSSIAN_FWHM, Psf
-from detector.streaks import StreakFlag
+from detector.streaks import Findings, StreakFlag
 from detector.survey import GENERIC
 from detector.tiling import Tiling, pad, strips
 from models.training.cells import label_cells
@@ -164,9 +164,14 @@ def test_other_exposures_tell_what_stands_still_from_what_moves() -> None:
     pair = [
         Frame(replace(frame.header, wcs=sky), frame.pixels, frame.mask) for frame, sky in ((one, wcs), (other, shifted))
     ]
-    alone = examine(pair[0], Oracle(STREAKS, logit=0.0), Search(method="network"))
-    oracle = Oracle(STREAKS, logit=0.0)
-    findings = examine(pair[0], oracle, Search(method="network", threshold=1e-9), others=[prepare(pair[1], oracle)])
+
+    def found(threshold: float, *others: Frame) -> Findings:
+        oracle = Oracle(STREAKS, logit=0.0)
+        ready = [prepare(other, oracle) for other in others]
+        return examine(pair[0], oracle, Search(method="network", threshold=threshold), others=ready)
+
+    alone = found(0.2)
+    findings = found(1e-9, pair[1])
     assert len(findings.streaks) == 3
     by_place = findings.streaks[np.argsort(findings.streaks["x0"])]
     static = [StreakFlag.STATIC in StreakFlag(int(flags)) for flags in by_place["flags"]]
@@ -177,7 +182,7 @@ def test_other_exposures_tell_what_stands_still_from_what_moves() -> None:
     far = wcs.deepcopy()
     far.wcs.crval = [10.0, 2.0]
     elsewhere = Frame(replace(pair[1].header, wcs=far), pair[1].pixels, pair[1].mask)
-    findings = examine(pair[0], oracle, Search(method="network"), others=[prepare(elsewhere, oracle)])
+    findings = found(0.2, elsewhere)
     np.testing.assert_allclose(np.sort(findings.streaks["score"]), np.sort(alone.streaks["score"]))
 
 

@@ -18,7 +18,7 @@ from stream.cli import app
 from stream.commands.options import broker_errors, machine_errors
 from stream.machine import MachineError, machine_fault
 from stream.messages import FRAMES
-from tests.stream.archives import image, night
+from tests.stream.archives import Ready, image, night
 from tests.stream.test_ades import ROW, TOLD
 from tests.stream.test_ades import table as tracks_table
 from tests.stream.test_files import one_streak
@@ -56,7 +56,8 @@ def science(monkeypatch):
     """Gives what stands in for the examination, to be exchanged."""
     monkeypatch.setattr("models.predictor.load_streak_network", lambda *_: "network")
     monkeypatch.setattr("stream.commands.science.load_judge", lambda *_: None)
-    monkeypatch.setattr("detector.examine.examine", lambda frame, **_: one_streak(frame))
+    monkeypatch.setattr("stream.commands.science.prepare", lambda frame, **_: Ready(frame.header))
+    monkeypatch.setattr("detector.examine.examine_prepared", lambda ready, **_: one_streak(ready))
     return monkeypatch
 
 
@@ -120,7 +121,7 @@ def test_memory_gpu_and_disk_that_fail_under_detect_are_told_apart(tmp_path, sci
     def fail(*_, **__):
         raise error
 
-    science.setattr("detector.examine.examine", fail)
+    science.setattr("detector.examine.examine_prepared", fail)
     ends_with_a_sentence(invoke("detect", image(tmp_path / "a.fits"), "--out", tmp_path / "out"), advice)
 
 
@@ -128,7 +129,7 @@ def test_a_defect_of_ours_keeps_its_traceback(tmp_path, science):
     def fail(*_, **__):
         raise RuntimeError("dictionary changed size during iteration")
 
-    science.setattr("detector.examine.examine", fail)
+    science.setattr("detector.examine.examine_prepared", fail)
     done = invoke("detect", image(tmp_path / "a.fits"), "--out", tmp_path / "out")
     assert isinstance(done.exception, RuntimeError)
     assert "changed size" in str(done.exception)
