@@ -106,11 +106,11 @@ def examine_exposures(files: Sequence[Path], way: Fieldwise) -> Iterator[tuple[F
             if isinstance(trouble, Refused):
                 yield trouble
         turns = [(file, exposure) for file in group if isinstance(exposure := opened(file), Exposure)]
+        beside = {file: [other for other in looks.field_of(file) if other != file] for file, _ in turns}
         for layer in itertools.zip_longest(*(exposure.reading.extensions for _, exposure in turns)):
             for (file, exposure), extension in zip(turns, layer, strict=True):
                 if extension is not None:
-                    beside = [opened(other) for other in looks.field_of(file) if other != file]
-                    yield _examined(file, exposure, extension, beside, prepared, way)
+                    yield _examined(file, exposure, extension, [*map(opened, beside[file])], prepared, way)
 
 
 class _Opened:

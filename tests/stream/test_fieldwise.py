@@ -53,6 +53,8 @@ def test_files_that_show_one_field_come_one_after_the_other(tmp_path):
         "b2": {"minutes": 15, "east_arcsec": 55.0},
         "a2-copy": {"minutes": 10, "east_arcsec": 5.0},
         "a-other-filter": {"minutes": 20, "filter": "i"},
+        "a-other-chip": {"minutes": 21, "size": 22},
+        "a-half-a-day-later": {"minutes": 760},
     }
     told |= {f"a{k}": {"minutes": 30 + k} for k in range(3, 10)}
     files = [pointed(tmp_path / f"{name}.fits", **words) for name, words in told.items()]
@@ -62,6 +64,8 @@ def test_files_that_show_one_field_come_one_after_the_other(tmp_path):
         ["b1", "b2"],
         ["a2-copy", "a9"],
         ["a-other-filter"],
+        ["a-other-chip"],
+        ["a-half-a-day-later"],
         ["nowhere"],
     ]
 
