@@ -166,7 +166,7 @@ def run_worker(settings: Settings, examiner: Examiner, limits: Limits) -> int:
     metrics = Metrics()
     metrics.registry.show_build("worker", examiner.program_version, examiner.weights_versions)
     serve_metrics(metrics, settings)
-    examiner.warm_up()  # a signal ends it as it ends any program: nothing is in hand yet
+    warmed_up(examiner)  # a signal ends it as it ends any program: nothing is in hand yet
     with explained(settings), contextlib.ExitStack() as cleanup:
         signals = cleanup.enter_context(stop_signals())
         departure = cleanup.enter_context(Departure(signals))
@@ -190,6 +190,17 @@ def run_worker(settings: Settings, examiner: Examiner, limits: Limits) -> int:
         )
     log.info("worker stopped", messages=done, signals=[signal.Signals(number).name for number in signals])
     return done
+
+
+def warmed_up(examiner: Examiner) -> None:
+    """Warm up; a GPU, memory or disk that fails then is told as one that fails later (``MachineError``)."""
+    try:
+        examiner.warm_up()
+    except (OSError, RuntimeError, MemoryError) as error:
+        fault = machine_fault(error)
+        if fault is None:
+            raise
+        raise MachineError(f"warming up: {fault.advice} No message was taken ({error})") from error
 
 
 def serve(

@@ -2,6 +2,7 @@
 
 import gc
 
+import pytest
 from numba.core.registry import CPUDispatcher
 
 from detector.fits import read_frames
@@ -9,6 +10,8 @@ from detector.fitsheader import Limits
 from models.simulate.exposure import Plan, write_fields
 from stream.commands.science import load_science
 from stream.commands.streaming import message_reader
+from stream.machine import MachineError
+from stream.service import Examiner, warmed_up
 from stream.settings import load_settings
 from stream.warmup import warm_up, warming_frame
 
@@ -35,6 +38,16 @@ def test_after_warming_up_a_frame_compiles_nothing(tmp_path):
     assert len(found.streaks)
     more = {name: (before.get(name, 0), count) for name, count in compiled().items() if count != before.get(name, 0)}
     assert not more
+
+
+def test_a_gpu_that_fails_while_warming_up_is_told_as_such_and_a_defect_of_ours_is_not():
+    def examiner(error):
+        return Examiner(read=None, examine=None, warm_up=lambda: (_ for _ in ()).throw(error))
+
+    with pytest.raises(MachineError, match=r"warming up: the GPU failed.*No message was taken"):
+        warmed_up(examiner(RuntimeError("CUDA error: an illegal memory access was encountered")))
+    with pytest.raises(RuntimeError, match="changed size"):
+        warmed_up(examiner(RuntimeError("dictionary changed size during iteration")))
 
 
 def test_the_frame_to_warm_up_with_is_a_frame_of_the_same_sky_each_time():
